@@ -1,0 +1,1 @@
+"""Autopilots that ship with the router. Each offers capabilities through `kit.Pilot`."""

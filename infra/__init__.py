@@ -1,0 +1,1 @@
+"""What stands below the product: storage ports with their adapters, outgoing HTTP, the model, providers."""
