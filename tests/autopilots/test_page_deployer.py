@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +340,7 @@ async def test_an_archived_draft_tells_nothing_at_its_slug(site: Site) -> None:
     assert (await site.do("archive", slug="nowhere")).status_code == 404
 
 
-async def test_a_deploy_whose_bytes_cannot_be_stored_shows_nothing(site: Site) -> None:
+async def test_a_deploy_whose_bytes_cannot_be_stored_shows_nothing(site: Site, tmp_path: Path) -> None:
     """When the bytes are not stored the page stays as it was, and the next deploy works."""
 
     class Full(FolderBlobs):
@@ -347,9 +348,12 @@ async def test_a_deploy_whose_bytes_cannot_be_stored_shows_nothing(site: Site) -
             raise StoreUnavailable("disk full")
 
     await site.done("deploy", slug="home", html=full("one"))
-    object.__setattr__(site.parts, "blobs", Full(Path("unused")))
-    assert (await site.do("deploy", slug="home", html=full("two"))).status_code == 503
+    broken = Site(replace(site.parts, blobs=Full(tmp_path)))
+    assert (await broken.do("deploy", slug="home", html=full("two"))).status_code == 503
     assert (await site.do("publish", slug="home", version=2)).status_code == 404
+    assert await site.text("/pages/home") == full("one")
+    assert (await site.done("deploy", slug="home", html=full("two")))["version"] == 3
+    assert await site.text("/pages/home") == full("two")
 
 
 BAD_SLUGS = [
@@ -425,3 +429,13 @@ async def test_archive_is_offered_on_request(site: Site) -> None:
     """The optional capability is enabled through the configure handshake."""
     reply = await site.ask("POST", "/configure", json={"enable": "web.pages.archive"})
     assert reply.json()["capability"]["name"] == "web.pages.archive"
+
+
+async def test_a_change_that_never_wins_gives_up() -> None:
+    """A change that is always overtaken ends as a retryable error instead of trying for ever."""
+
+    async def overtaken() -> None:
+        raise Stale
+
+    with pytest.raises(StoreUnavailable, match="simultaneous"):
+        await store.settle(overtaken)
