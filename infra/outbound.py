@@ -1,0 +1,248 @@
+"""What may be called: every outgoing connection is parsed, resolved, checked and dialled here.
+
+A name is resolved once per connection, every address it has is checked, and the checked address is dialled:
+there is no second look-up that could answer differently. Proxy variables are never read, redirects never
+followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from infra.addresses import Address, is_public
+from router.errors import EndpointRefused
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""Gives the addresses of a host as text. Raises OSError when there are none."""
+
+MAX_URL = 2048
+WEB_PORTS = frozenset({80, 443, 8080, 8443})
+_URL = re.compile(r"(https?)://([^/?#]*)(/[^?#]*)?(\?[^#]*)?", re.IGNORECASE)
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
+_LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa", "ip6-localhost", "ip6-loopback")
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An absolute http or https URL in one spelling: lower-case ASCII host, no credentials, no fragment."""
+
+    scheme: str
+    host: str
+    """A DNS name, an IPv4 address, or an IPv6 address without brackets."""
+    port: int
+    path: str
+    """Without a trailing slash."""
+    query: str
+    """With its `?`, or empty."""
+
+    @property
+    def authority(self) -> str:
+        """The value of a `Host` header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
+
+    @property
+    def address(self) -> Address | None:
+        """The host as an address, None for a name."""
+        return _address(self.host)
+
+    def target(self, suffix: str = "") -> str:
+        """Return the request target with `suffix` added to the path: `/base/tasks?key=1`."""
+        return f"{self.path}{suffix}{self.query}" or "/"
+
+
+def parse_url(text: str) -> Url:
+    """Return the URL in `text`, refusing with `EndpointRefused` whatever two parsers may read differently."""
+    if len(text) > MAX_URL:
+        raise EndpointRefused(f"a URL may have at most {MAX_URL} characters")
+    if _FORBIDDEN.search(text):
+        raise EndpointRefused("a URL may not have blanks, control characters or backslashes")
+    match = _URL.fullmatch(text)
+    if match is None:
+        raise EndpointRefused("must be an absolute URL that starts with https:// or http://")
+    scheme, authority, path, query = match[1].lower(), match[2], match[3] or "", match[4] or ""
+    if "@" in authority:
+        raise EndpointRefused("a URL may not carry credentials")
+    if not (path + query).isascii():
+        raise EndpointRefused("the path must be percent-encoded")
+    host, port = _split_authority(authority, 443 if scheme == "https" else 80)
+    return Url(
+        scheme, _one_spelling(host, bracketed=authority.startswith("[")), port, path.rstrip("/"), query
+    )
+
+
+def _split_authority(authority: str, default: int) -> tuple[str, int]:
+    host, colon, port = authority.rpartition(":")
+    if not colon or authority.endswith("]"):
+        host, port = authority, str(default)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise EndpointRefused("the port must be a number from 1 to 65535")
+    if host.startswith("[") != host.endswith("]"):
+        raise EndpointRefused("the host has only one bracket")
+    return host, int(port)
+
+
+def _one_spelling(host: str, *, bracketed: bool) -> str:
+    if bracketed:
+        try:
+            return ipaddress.IPv6Address(host[1:-1]).compressed
+        except ValueError:
+            raise EndpointRefused("the host in brackets is no IPv6 address") from None
+    name = _ascii(host).removesuffix(".")
+    labels = name.split(".")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise EndpointRefused("the host is no valid name or address")
+    if _NUMERIC.fullmatch(labels[-1]):
+        # Anything that ends in a number is an address to some resolver: only the plain form is taken.
+        address = _address(name)
+        if address is None:
+            raise EndpointRefused("an IPv4 address must be written as four decimal numbers")
+        return str(address)
+    return name
+
+
+def _ascii(host: str) -> str:
+    if host.isascii():
+        return host.lower()
+    try:
+        # A name that folds to other characters (full-width, circled) is a disguise, not a name.
+        encoded = host.encode("idna").decode("ascii")
+        if encoded.encode("ascii").decode("idna") != host.lower():
+            raise EndpointRefused("the host is written in characters that stand for others")
+    except UnicodeError:
+        raise EndpointRefused("the host is no valid name") from None
+    return encoded.lower()
+
+
+@cache
+def _address(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Hosts and networks that may be called though they are not public: `AUTOPILOT_ALLOW_ENDPOINTS`."""
+
+    hosts: frozenset[str] = frozenset()
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+
+    def name(self, host: str) -> bool:
+        """Whether this very host is listed."""
+        return host in self.hosts
+
+    def holds(self, address: Address) -> bool:
+        """Whether an address lies in a listed network."""
+        return any(address.version == net.version and address in net for net in self.networks)
+
+
+LOOPBACK = ("localhost", "127.0.0.0/8", "::1")
+
+
+def parse_allowed(entries: Iterable[str]) -> Allowed:
+    """Return the allow list in `entries`: host names, addresses and CIDRs. Raises `ValueError`."""
+    hosts = set()
+    networks = []
+    for entry in entries:
+        try:
+            networks.append(ipaddress.ip_network(entry))
+        except ValueError:
+            if "/" in entry:
+                raise ValueError(f"{entry!r} is neither a host nor a network") from None
+            hosts.add(_one_spelling(entry, bracketed=False))
+    return Allowed(frozenset(hosts), tuple(networks))
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Ask the system's resolver."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+class Guard:
+    """Decides what may be called, and dials it."""
+
+    def __init__(
+        self,
+        allowed: Allowed,
+        *,
+        resolve: Resolve = resolve,
+        tls: Callable[[], ssl.SSLContext] = _tls,
+    ) -> None:
+        self._allowed = allowed
+        self._resolve = resolve
+        self._tls = tls
+
+    def check(self, url: Url) -> None:
+        """Raise `EndpointRefused` for what no look-up is needed to refuse."""
+        if self._allowed.name(url.host):
+            return
+        address = url.address
+        if address is not None:
+            self._check_address(address)
+            if self._allowed.holds(address):
+                return
+        elif any(url.host == name or url.host.endswith(f".{name}") for name in _LOCAL_NAMES):
+            raise EndpointRefused("the host is a local name")
+        elif "." not in url.host:
+            raise EndpointRefused("the host is not a full name")
+        if url.scheme != "https":
+            raise EndpointRefused("a public endpoint must use https")
+        if url.port not in WEB_PORTS:
+            raise EndpointRefused(f"port {url.port} is not one of the web's")
+
+    async def addresses(self, url: Url) -> list[str]:
+        """Resolve the host once and return its addresses, every one of them checked.
+
+        Raises `EndpointRefused`, or OSError when the host does not resolve.
+        """
+        self.check(url)
+        if url.address is not None:
+            return [url.host]
+        found = await self._resolve(url.host, url.port)
+        if not found:
+            raise OSError(f"{url.host} has no address")
+        if not self._allowed.name(url.host):
+            for text in found:
+                self._check_address(ipaddress.ip_address(text.partition("%")[0]))
+        return found
+
+    async def dial(
+        self, url: Url, protocol: Callable[[], asyncio.Protocol]
+    ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
+        """Open a connection to a checked address, trying them in order.
+
+        Raises `EndpointRefused`, or OSError (TLS failures included) when none answers.
+        """
+        loop = asyncio.get_running_loop()
+        tls = self._tls() if url.scheme == "https" else None
+        failure: OSError = OSError("no address")
+        for address in await self.addresses(url):
+            try:
+                return await loop.create_connection(
+                    protocol, address, url.port, ssl=tls, server_hostname=url.host if tls else None
+                )
+            except OSError as error:
+                failure = error
+        raise failure
+
+    def _check_address(self, address: Address) -> None:
+        if not (is_public(address) or self._allowed.holds(address)):
+            raise EndpointRefused("the address is not public")

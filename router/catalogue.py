@@ -1,0 +1,94 @@
+"""Which capability a task needs: the built-in table, and what registrations bring."""
+
+from __future__ import annotations
+
+import difflib
+from typing import NamedTuple
+
+from infra.clock import Clock
+from router.errors import Invalid, UnknownTask
+from router.model import Autopilot
+from router.registry import Registry
+
+
+class Entry(NamedTuple):
+    """A task. `source` is `built-in` or the name of the autopilot that brought it."""
+
+    task: str
+    capability: str
+    description: str
+    source: str
+
+
+BUILT_IN = {
+    task: Entry(task, capability, description, "built-in")
+    for task, capability, description in (
+        ("generate_page", "web.pages.generate", "Generate a branded page"),
+        ("deploy_page", "web.pages.deploy", "Deploy a page so that its URL answers"),
+        ("generate_asset", "web.asset.generate", "Generate a marketing image"),
+        ("process_email", "email.process", "Read an incoming email and suggest what to do"),
+        ("create_lead", "crm.lead.create", "Create a lead in the CRM"),
+        ("send_followup", "email.send", "Send a follow-up email"),
+        ("make_checkout", "payment.checkout.create", "Create a checkout for a payment"),
+        ("enroll_student", "lms.enrollment.create", "Enroll a student in a course"),
+        ("run_payout_batch", "payouts.batch.run", "Pay out the approved commissions"),
+        ("pay_affiliate_now", "payouts.transfer.single", "Pay one affiliate at once"),
+        ("ingest_intake_doc", "files.intake.upload", "Take in a document"),
+    )
+}
+
+
+class Catalogue:
+    """Looks tasks up. What registrations bring is remembered for `bound` seconds."""
+
+    def __init__(self, registry: Registry, *, monotonic: Clock, bound: float = 2.0) -> None:
+        self._registry = registry
+        self._monotonic = monotonic
+        self._bound = bound
+        self._brought: dict[str, tuple[str, float]] = {}
+
+    async def capability_of(self, task: str) -> str:
+        """Return the capability of a task. Raises `UnknownTask` with all tasks and the nearest names."""
+        built_in = BUILT_IN.get(task)
+        if built_in is not None:
+            return built_in.capability
+        now = self._monotonic()
+        known = self._brought.get(task)
+        if known is not None and now - known[1] < self._bound:
+            return known[0]
+        self._brought.pop(task, None)
+        capability = await self._registry.task(task)
+        if capability is None:
+            names = sorted(entry.task for entry in await self.entries())
+            raise UnknownTask(
+                f"Unknown task: {task}",
+                error=f"Unknown task: {task}",
+                availableTasks=names,
+                did_you_mean=difflib.get_close_matches(task, names, n=3, cutoff=0.5),
+            )
+        self._brought[task] = (capability, now)
+        return capability
+
+    async def entries(self) -> list[Entry]:
+        """Return every task, sorted by name."""
+        entries = dict(BUILT_IN)
+        for task, (capability, name) in (await self._registry.tasks()).items():
+            entries.setdefault(task, Entry(task, capability, "", name))
+        return sorted(entries.values())
+
+    async def check(self, autopilot: Autopilot) -> None:
+        """Raise `Invalid` when a registration brings a task that already means something else."""
+        taken = []
+        for task, capability in autopilot.tasks.items():
+            means = BUILT_IN[task].capability if task in BUILT_IN else await self._registry.task(task)
+            if means is not None and means != capability and not await self._is_only_its_own(task, autopilot):
+                taken.append((f"tasks.{task}", f"already stands for {means}"))
+        if taken:
+            raise Invalid(taken)
+
+    async def _is_only_its_own(self, task: str, autopilot: Autopilot) -> bool:
+        """Whether the task was brought by this very autopilot, which may change its mind."""
+        if task in BUILT_IN:
+            return False
+        brought = (await self._registry.tasks()).get(task)
+        return brought is None or brought[1] == autopilot.name

@@ -1,0 +1,255 @@
+"""Sends one task: to the best candidate, and to the next one where that is safe.
+
+A task goes to a second autopilot only when nothing was sent, when the first one asked to be left alone for
+now (429 or 503 with `Retry-After`), or when the caller gave an idempotency key. All attempts share one
+deadline, and those beyond the first come out of a budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from infra.clock import Clock
+from router.choice import Chooser
+from router.errors import AutopilotError, Deadline, ForwardFailed, Invalid
+from router.forward import AttemptFailed, Forward, Message, Reply
+from router.health import HealthBook
+from router.journal import Journal, Row
+from router.model import PlanRequest
+from router.readiness import Readiness
+from router.registry import Candidate
+
+if TYPE_CHECKING:
+    from router.schema import Schema
+
+
+class Attempt(NamedTuple):
+    """One try. `status` is None when no answer came."""
+
+    autopilot: str
+    status: int | None
+    duration_ms: float
+    error: str | None
+
+
+class Outcome(msgspec.Struct):
+    """An answered task, as the caller gets it. `result` is the autopilot's own JSON."""
+
+    autopilot: str
+    ok: bool
+    status: int
+    task: str | None
+    capability: str
+    result: msgspec.Raw
+    attempts: list[Attempt]
+    duration_ms: float
+    trace_id: str
+    idempotent_replay: bool = False
+
+
+class Budget:
+    """Attempts beyond the first: one in ten calls earns one, and some are there to begin with."""
+
+    def __init__(self, *, earned: float = 0.1, most: float = 10.0) -> None:
+        self._earned = earned
+        self._most = most
+        self._left = most
+
+    def earn(self) -> None:
+        """Count a call."""
+        self._left = min(self._most, self._left + self._earned)
+
+    def spend(self) -> bool:
+        """Whether another attempt may be made; takes it."""
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+@dataclass(slots=True)
+class Errand:
+    """One task while it is planned. `deadline` is in the loop's time; `keyed` says that the caller gave an
+    idempotency key."""
+
+    request: PlanRequest
+    capability: str
+    message: Message
+    keyed: bool
+    deadline: float
+    started: float
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def elapsed_ms(self) -> float:
+        """Return the time since the plan came in."""
+        return round((time.perf_counter() - self.started) * 1000, 3)
+
+
+class Schemas:
+    """Compiled input schemas of candidates, kept while they are in use."""
+
+    def __init__(self, most: int = 512) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[str, str, int], Schema] = OrderedDict()
+
+    def check(self, candidate: Candidate, meta: dict[str, Any]) -> None:
+        """Raise `Invalid` when `meta` is not what the candidate's capability takes."""
+        document = candidate.capability.input_schema
+        if document is None:
+            return
+        key = (candidate.name, candidate.capability.name, candidate.revision)
+        schema = self._kept.get(key)
+        if schema is None:
+            from router.schema import Schema  # loads jsonschema, which many processes never need
+
+            schema = self._kept[key] = Schema(document)
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        if problems := schema.problems(meta):
+            raise Invalid(problems)
+
+
+class Delivery:
+    """Delivers errands."""
+
+    def __init__(
+        self,
+        *,
+        chooser: Chooser,
+        health: HealthBook,
+        readiness: Readiness,
+        forward: Forward,
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        self._chooser = chooser
+        self._health = health
+        self._readiness = readiness
+        self._forward = forward
+        self._journal = journal
+        self._clock = clock
+        self._schemas = Schemas()
+        self._budget = Budget()
+
+    def check(self, candidate: Candidate, meta: dict[str, Any]) -> None:
+        """Raise `Invalid` when a candidate would not take this `meta`."""
+        self._schemas.check(candidate, meta)
+
+    async def send(self, errand: Errand, candidates: tuple[Candidate, ...]) -> Outcome:
+        """Send and return the answer. Raises as `Planner.plan` does; every attempt leaves a log row."""
+        self._budget.earn()
+        try:
+            candidate, reply = await self._deliver(errand, candidates)
+        except AutopilotError as error:
+            if errand.attempts:
+                self._log(errand, errand.attempts[-1].autopilot, 502, error.code)
+            raise
+        outcome = Outcome(
+            autopilot=candidate.name,
+            ok=200 <= reply.status < 300,
+            status=reply.status,
+            task=errand.request.task,
+            capability=errand.capability,
+            result=msgspec.Raw(reply.result),
+            attempts=errand.attempts,
+            duration_ms=errand.elapsed_ms(),
+            trace_id=errand.message.trace.id,
+        )
+        self._log(errand, candidate.name, reply.status, "")
+        return outcome
+
+    async def _deliver(self, errand: Errand, candidates: tuple[Candidate, ...]) -> tuple[Candidate, Reply]:
+        tried: list[str] = []
+        candidate = self._chooser.choose(candidates)
+        if candidate is None:
+            raise ForwardFailed(f"nobody that offers {errand.capability} has a lease that still runs")
+        while True:
+            self._schemas.check(candidate, errand.request.value)
+            if not self._readiness.known(candidate):
+                await self._make_ready(candidate, errand)
+            tried.append(candidate.name)
+            reply, repeatable = await self._attempt(errand, candidate)
+            following = self._chooser.choose(candidates, tried) if repeatable else None
+            if following is not None and self._budget.spend():
+                candidate = following
+            elif reply is None or reply.status >= 500:
+                raise _failed(errand)
+            else:
+                return candidate, reply
+
+    async def _make_ready(self, candidate: Candidate, errand: Errand) -> None:
+        try:
+            async with asyncio.timeout_at(errand.deadline):
+                await self._readiness.make(candidate)
+        except TimeoutError:
+            raise Deadline(f"time ran out while making sure of what '{candidate.name}' needs") from None
+
+    async def _attempt(self, errand: Errand, candidate: Candidate) -> tuple[Reply | None, bool]:
+        """Send once. Return the reply, None for none, and whether another autopilot may get the task."""
+        health = self._health.of(candidate.name)
+        health.in_flight += 1
+        health.trial = health.is_open
+        began = time.perf_counter()
+        reply: Reply | None = None
+        failure: AttemptFailed | None = None
+        try:
+            reply = await self._forward.post(candidate, "/tasks", errand.message, errand.deadline)
+        except AttemptFailed as error:
+            failure = error
+        except BaseException:
+            health.abandoned()
+            raise
+        finally:
+            health.in_flight -= 1
+        trouble = str(failure) if failure else None
+        if reply is not None and reply.status < 500:
+            health.succeeded()
+        else:
+            health.failed(self._health.monotonic())
+            trouble = trouble or f"answered {reply.status}" if reply else trouble
+        duration = round((time.perf_counter() - began) * 1000, 3)
+        errand.attempts.append(Attempt(candidate.name, reply.status if reply else None, duration, trouble))
+        return reply, _may_repeat(reply, failure, keyed=errand.keyed)
+
+    def _log(self, errand: Errand, autopilot: str, status: int, error: str) -> None:
+        self._journal.forwarded(
+            Row(
+                self._clock(),
+                errand.request.task,
+                errand.capability,
+                autopilot,
+                status,
+                errand.elapsed_ms(),
+                len(errand.attempts),
+                errand.message.trace.id,
+                error,
+            )
+        )
+
+
+def _failed(errand: Errand) -> AutopilotError:
+    last = errand.attempts[-1]
+    late = asyncio.get_running_loop().time() >= errand.deadline
+    kind = Deadline if late else ForwardFailed
+    return kind(
+        f"'{last.autopilot}' {last.error}",
+        autopilot=last.autopilot,
+        attempts=[attempt._asdict() for attempt in errand.attempts],
+        hint="GET /autopilot/list shows the health of each autopilot; check that it runs at its endpoint",
+    )
+
+
+def _may_repeat(reply: Reply | None, failure: AttemptFailed | None, *, keyed: bool) -> bool:
+    """Whether the task may go to another autopilot after this attempt."""
+    if failure is not None:
+        return not failure.late and (failure.safe or keyed)
+    assert reply is not None
+    if reply.status in {429, 503} and reply.retry_after is not None:
+        return True
+    return reply.status >= 500 and keyed

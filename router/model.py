@@ -1,0 +1,118 @@
+"""The values everything speaks of: autopilots, capabilities, needs and plan requests, and their names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+_WORD = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
+_CAPABILITY = re.compile(rf"{_WORD}(?:\.{_WORD}){{1,5}}")
+_FAMILY = re.compile(rf"{_WORD}\.\*")
+_TASK = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
+
+
+def is_name(name: str) -> bool:
+    """Whether `name` is an autopilot's name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_capability(name: str) -> bool:
+    """Whether `name` is a capability's name (a family is none)."""
+    return len(name) <= 128 and _CAPABILITY.fullmatch(name) is not None
+
+
+def is_family(name: str) -> bool:
+    """Whether `name` is a family, such as `web.*`."""
+    return len(name) <= 128 and _FAMILY.fullmatch(name) is not None
+
+
+def is_task(name: str) -> bool:
+    """Whether a registration may bring a task of that name."""
+    return len(name) <= 64 and _TASK.fullmatch(name) is not None
+
+
+class Capability(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something an autopilot can do, named by 2 to 6 dotted words: `web.pages.generate`.
+
+    `family.*` offers to be configured for any capability of the family; so does `configure` for the
+    family of a single capability. `input_schema` is the JSON Schema its `meta` has to satisfy.
+    """
+
+    name: str
+    description: str = ""
+    input_schema: dict[str, Any] | None = None
+    configure: bool = False
+
+    @property
+    def family(self) -> str:
+        """The first dotted word."""
+        return self.name.partition(".")[0]
+
+    @property
+    def extends_family(self) -> bool:
+        """Whether the autopilot may be asked to add another capability of this family."""
+        return self.configure or self.name.endswith(".*")
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """A Cloudflare Worker that has to exist, with its module source."""
+
+    name: str
+    content: str
+
+
+class Needs(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """What has to exist before an autopilot can work, by the names that storage gives it."""
+
+    kv_namespaces: tuple[str, ...] = msgspec.field(name="kvNamespaces", default=())
+    r2_buckets: tuple[str, ...] = msgspec.field(name="r2Buckets", default=())
+    workers: tuple[Worker, ...] = ()
+    d1_databases: tuple[str, ...] = msgspec.field(name="d1Databases", default=())
+    queues: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in self.__struct_fields__)
+
+
+class Autopilot(msgspec.Struct, frozen=True):
+    """A registration: who, where, what it can do and what it needs.
+
+    A lower `priority` comes first, as in DNS SRV records; `weight` shares load among equals. With
+    `lease_seconds` it takes part only while it sends heartbeats.
+    """
+
+    name: str
+    endpoint: str
+    capabilities: tuple[Capability, ...]
+    needs: Needs = Needs()
+    tasks: dict[str, str] = {}
+    priority: int = 100
+    weight: int = 1
+    lease_seconds: int | None = None
+    description: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON. A capability that has only a name is shown as that name."""
+        shown: dict[str, Any] = msgspec.to_builtins(self)
+        shown["capabilities"] = [
+            one["name"] if set(one) == {"name"} else one for one in shown["capabilities"]
+        ]
+        return shown
+
+
+class PlanRequest(msgspec.Struct, frozen=True):
+    """What a caller asks for. `meta` is the JSON text of an object, as it came.
+
+    `value` is that object decoded. `timeout_ms` bounds the whole call; None leaves it to the settings.
+    """
+
+    task: str | None
+    capability: str | None
+    meta: bytes
+    value: dict[str, Any]
+    mode: Literal["sync", "explain"] = "sync"
+    timeout_ms: int | None = None
+    autopilot: str | None = None

@@ -1,0 +1,49 @@
+"""Makes sure that what an autopilot needs exists before a task is sent to it."""
+
+from __future__ import annotations
+
+from infra.clock import Clock
+from infra.provider import Provider, ensure, wants
+from router.errors import AutopilotError, NotReady
+from router.model import Needs
+from router.registry import Candidate, Registry
+
+KNOWN_SECONDS = 60.0
+
+
+class Readiness:
+    """Remembers for `KNOWN_SECONDS` which registrations have all they need."""
+
+    def __init__(self, registry: Registry, provider: Provider, monotonic: Clock) -> None:
+        self._registry = registry
+        self._provider = provider
+        self._monotonic = monotonic
+        self._known: dict[str, tuple[int, float]] = {}
+
+    def known(self, candidate: Candidate) -> bool:
+        """Whether nothing has to be looked up or made for it."""
+        if not candidate.needy:
+            return True
+        revision, until = self._known.get(candidate.name, (0, 0.0))
+        return revision == candidate.revision and self._monotonic() < until
+
+    async def make(self, candidate: Candidate) -> None:
+        """Create what is missing. Raises `NotReady` with the details when something cannot be."""
+        record = await self._registry.get(candidate.name)
+        needs = record.autopilot.needs if record else Needs()
+        try:
+            report = await ensure(self._provider, list(wants(needs)))
+        except AutopilotError as error:
+            details = [{"kind": "", "name": "", "code": error.code, "message": error.detail}]
+            raise self._not_ready(candidate, details) from error
+        if not report.ok:
+            raise self._not_ready(candidate, report.errors)
+        self._known[candidate.name] = (candidate.revision, self._monotonic() + KNOWN_SECONDS)
+
+    def _not_ready(self, candidate: Candidate, details: list[dict[str, str]]) -> NotReady:
+        return NotReady(
+            f"what '{candidate.name}' needs could not be made sure of; nothing was sent",
+            details=details,
+            autopilot=candidate.name,
+            hint="POST /autopilot/ensure-infra shows what is missing and creates it",
+        )

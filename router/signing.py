@@ -1,0 +1,28 @@
+"""Signatures by Standard Webhooks 1.0: HMAC-SHA256 over `id.timestamp.body`, secrets that start `whsec_`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+from functools import lru_cache
+
+_PREFIX = "whsec_"
+
+
+def new_secret() -> str:
+    """Return a fresh secret of 32 random bytes."""
+    return _PREFIX + base64.b64encode(os.urandom(32)).decode("ascii")
+
+
+def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """Return the value of `webhook-signature` for a message; `timestamp` is in epoch seconds."""
+    signed = b"%b.%d.%b" % (message_id.encode("ascii"), timestamp, body)
+    digest = hmac.digest(_key(secret), signed, "sha256")
+    return "v1," + binascii.b2a_base64(digest, newline=False).decode("ascii")
+
+
+@lru_cache(maxsize=4096)
+def _key(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
