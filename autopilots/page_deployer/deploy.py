@@ -43,7 +43,12 @@ async def deploy(call: Call[Parts], *, slug: str, page_id: str | None, html: str
         deployed_at=rfc3339(parts.clock()),
         token=parts.new_id("preview"),
     )
-    known = await store.settle(lambda: _unchanged(call, slug, page_id, wanted))
+
+    async def look() -> Result | None:
+        page, revision = await store.page_of(parts.table, slug)
+        return await _unchanged(call, slug, page_id, page, revision, wanted)
+
+    known = await store.settle(look)
     if known:
         return known
     version = await store.reserve(parts.table, slug, wanted)
@@ -59,14 +64,18 @@ async def deploy(call: Call[Parts], *, slug: str, page_id: str | None, html: str
     return result
 
 
-async def _unchanged(call: Call[Parts], slug: str, page_id: str | None, wanted: Version) -> Result | None:
-    """Return the result when nothing has to be stored: a repeated delivery, or content that is there."""
+async def _unchanged(
+    call: Call[Parts], slug: str, page_id: str | None, page: Page | None, revision: int, wanted: Version
+) -> Result | None:
+    """Return the result when nothing has to be stored: a repeated delivery, or content that is there.
+
+    The record comes from the caller, whose later write depends on the very state that was judged here.
+    """
     parts = call.parts
     request = _request(slug, page_id, wanted)
     done = await store.earlier(call, request)
     if done:
         return done
-    page, revision = await store.page_of(parts.table, slug)
     await _check_owner(parts, slug, page, page_id)
     # While a page is archived its old previews are down, so a draft of the same content is a new version.
     if page is None or page.newest_sha256 != wanted.sha256 or (page.archived and wanted.is_draft):
@@ -84,10 +93,11 @@ async def _commit(
 ) -> tuple[Result, bool]:
     """Make a stored version known. Returns the result and whether the version is in use."""
     parts = call.parts
-    known = await _unchanged(call, slug, page_id, version)
-    if known:
-        return known, False
     page, revision = await store.page_of(parts.table, slug)
+    known = await _unchanged(call, slug, page_id, page, revision, version)
+    if known:
+        # A store may do a write, lose the answer, try again and find its own write in the way.
+        return known, known["version"] == version.number
     after = page or Page(slug=slug, page_id=fresh_id)
     if version.number > after.newest:
         after = msgspec.structs.replace(after, newest=version.number, newest_sha256=version.sha256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from autopilots.page_deployer import MAX_HTML, pages, pilot, store
 from autopilots.page_deployer.document import full_page, is_full
 from infra.blobs import Blob
 from infra.blobs.folder import FolderBlobs
+from infra.table import Write
 from infra.table.sqlite import SqliteTable
 from router.errors import Stale, StoreUnavailable
 from tests.fakes import FakeClock, parts_for
@@ -429,6 +431,30 @@ async def test_archive_is_offered_on_request(site: Site) -> None:
     """The optional capability is enabled through the configure handshake."""
     reply = await site.ask("POST", "/configure", json={"enable": "web.pages.archive"})
     assert reply.json()["capability"]["name"] == "web.pages.archive"
+
+
+async def test_a_deploy_that_is_told_stale_after_it_was_written_keeps_its_bytes(
+    table: SqliteTable, clock: FakeClock, tmp_path: Path
+) -> None:
+    """When the store's answer to a successful write is lost, the version it made stays whole."""
+
+    class Forgetful(SqliteTable):
+        forgot = False
+
+        async def transact(self, writes: Sequence[Write]) -> list[int]:
+            revisions = await super().transact(writes)
+            if not self.forgot and len(writes) > 1:
+                self.forgot = True
+                raise Stale
+            return revisions
+
+    forgetful = Forgetful(tmp_path / "forgetful.db", clock)
+    site = Site(parts_for(forgetful, clock, tmp_path / "blobs"))
+    result = await site.done("deploy", slug="home", html=full("x"))
+    assert forgetful.forgot
+    assert result["version"] == 1
+    assert await site.text("/pages/home") == full("x")
+    await forgetful.close()
 
 
 async def test_a_change_that_never_wins_gives_up() -> None:
