@@ -23,6 +23,8 @@ class Standing(NamedTuple):
     candidate: Candidate
     rank: Rank
     note: str
+    serves: bool = True
+    """Whether it takes part at all."""
 
 
 class Chooser:
@@ -70,7 +72,8 @@ class Chooser:
         for candidate in candidates:
             rank = self.rank(candidate)
             if rank is None:
-                expired.append(Standing(candidate, (3, 0, 0.0, candidate.name), "its lease has run out"))
+                last = (3, 0, 0.0, candidate.name)
+                expired.append(Standing(candidate, last, "its lease has run out", serves=False))
             else:
                 ranked.append((rank, candidate))
         ranked.sort(key=lambda pair: pair[0])

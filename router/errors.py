@@ -6,6 +6,7 @@ AutopilotError
     MediaType          a body that is not application/json in UTF-8
     TooLarge           a body, document or answer over its limit
     NotFound           no such thing
+    MethodNotAllowed   a path that does not know the method
     Conflict           the thing is in a state that forbids this
     Stale              somebody changed it since it was read
     Unauthenticated    no key, or not a valid one
@@ -89,6 +90,13 @@ class NotFound(AutopilotError):
 
     code = "not_found"
     title = "Not found"
+
+
+class MethodNotAllowed(AutopilotError):
+    """Raise when a path does not know the method."""
+
+    code = "method_not_allowed"
+    title = "This method is not allowed here"
 
 
 class Conflict(AutopilotError):

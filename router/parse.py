@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from router.errors import Invalid, Problem
+from infra.outbound import parse_url
+from router.errors import EndpointRefused, Invalid, Problem
 from router.model import (
     Autopilot,
     Capability,
@@ -27,6 +28,7 @@ a change have to fit one transaction of the store (100 writes)."""
 MAX_NEEDS = 50
 MAX_TIMEOUT_MS = 300_000
 
+_NAMED_ENDPOINT = re.compile(r"(?:local|lambda):[A-Za-z0-9][A-Za-z0-9:_-]{0,169}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -77,7 +79,7 @@ def parse_autopilot(value: object) -> Autopilot:
     """Return the registration in a JSON body. Whether its endpoint may be called is not asked here."""
     fields = _Fields(value)
     name = fields.required("name", "", _passes(is_name, "1 to 64 of a-z, 0-9 and -, not - at either end"))
-    endpoint = fields.required("endpoint", "", _text(2048, least=1))
+    endpoint = fields.required("endpoint", "", _endpoint)
     if "capabilities" not in fields.left:
         fields.wrong("capabilities", "is required")
     elif fields.left["capabilities"] == []:
@@ -149,6 +151,18 @@ def parse_plan(value: object, meta: bytes) -> PlanRequest:
     if fields.problems:
         raise Invalid(fields.problems)
     return request
+
+
+def _endpoint(value: object) -> str | None:
+    if not isinstance(value, str):
+        return "must be text"
+    if value.startswith(("local:", "lambda:")):
+        return None if _NAMED_ENDPOINT.fullmatch(value) else "must be local:NAME or lambda:FUNCTION"
+    try:
+        parse_url(value)
+    except EndpointRefused as error:
+        return error.detail
+    return None
 
 
 def _capability_name(value: object) -> str | None:

@@ -246,6 +246,11 @@ class Registry:
         """Whether a leased registration takes part now, as far as this process has read."""
         return self._leases.get(name, 0.0) > self._clock()
 
+    def used(self) -> list[Candidate]:
+        """Return the candidates of the routes that were used lately, each autopilot once."""
+        found = {one.name: one for route in self._routes.values() for one in route.candidates}
+        return list(found.values())
+
     async def refresh(self) -> None:
         """Read again, before they are too old, the routes that were used lately; forget the others.
 

@@ -1,0 +1,69 @@
+"""Tasks: plan one, and see which there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from router.api.http import Call, Endpoint, Reply, encode, json
+from router.auth import Scope
+from router.body import parse
+from router.catalogue import Catalogue
+from router.choice import Chooser
+from router.model import PlanRequest
+from router.parse import parse_plan
+from router.planner import Caller, Planner
+from router.registry import Registry
+
+
+class _MetaText(msgspec.Struct):
+    meta: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_meta_text = msgspec.json.Decoder(_MetaText).decode
+
+
+class PlanApi:
+    """`/autopilot/plan` and `/autopilot/catalogue`."""
+
+    def __init__(self, planner: Planner, catalogue: Catalogue, registry: Registry, chooser: Chooser) -> None:
+        self._planner = planner
+        self._catalogue = catalogue
+        self._registry = registry
+        self._chooser = chooser
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return what this answers."""
+        return [
+            Endpoint("POST", "/autopilot/plan", Scope.PLAN, self.plan),
+            Endpoint("GET", "/autopilot/catalogue", Scope.READ, self.catalogue),
+        ]
+
+    async def plan(self, call: Call) -> Reply:
+        """Plan a task, or explain how it would be planned."""
+        request = _request(await call.body())
+        if request.mode == "explain":
+            return json(await self._planner.explain(request))
+        caller = Caller(call.trace, call.idempotency_key(), call.hops())
+        return Reply(200, encode(await self._planner.plan(request, caller)))
+
+    async def catalogue(self, call: Call) -> Reply:
+        """List every task with who can serve it now."""
+        call.query()
+        tasks = []
+        for entry in await self._catalogue.entries():
+            candidates = await self._registry.candidates(entry.capability)
+            serving = [one.candidate.name for one in self._chooser.explain(candidates) if one.serves]
+            tasks.append({**entry._asdict(), "autopilots": serving})
+        return json({"tasks": tasks, "count": len(tasks)})
+
+
+def _request(body: bytes) -> PlanRequest:
+    value: Any = parse(body)
+    if type(value) is dict and len(value) == 2:
+        # What nearly every call looks like, without the machinery that reports what is wrong with one.
+        task, meta = value.get("task"), value.get("meta")
+        if type(task) is str and type(meta) is dict and 0 < len(task) <= 200 and task.isidentifier():
+            return PlanRequest(task, None, bytes(_meta_text(body).meta), meta)
+    return parse_plan(value, bytes(_meta_text(body).meta) if type(value) is dict else b"{}")

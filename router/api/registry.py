@@ -1,0 +1,165 @@
+"""Registrations: create, change, list, remove, keep alive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+from infra.clock import rfc3339
+from infra.outbound import Guard, parse_url
+from router.api.http import Call, Endpoint, Reply, json
+from router.auth import Scope
+from router.catalogue import Catalogue
+from router.errors import EndpointRefused, Invalid, NotFound
+from router.health import HealthBook, State
+from router.model import is_capability, is_name
+from router.parse import parse_autopilot
+from router.probe import Prober
+from router.registry import Record, Registry
+
+_RESOLVE_SECONDS = 2.0
+
+
+class RegistryApi:
+    """`/autopilot/registry` and `/autopilot/list`. `local` names the autopilots of this process."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        catalogue: Catalogue,
+        health: HealthBook,
+        prober: Prober,
+        guard: Guard,
+        local: Collection[str],
+    ) -> None:
+        self._registry = registry
+        self._catalogue = catalogue
+        self._health = health
+        self._prober = prober
+        self._guard = guard
+        self._local = local
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return what this answers."""
+        one = "/autopilot/registry/{name}"
+        return [
+            Endpoint("POST", "/autopilot/registry", Scope.REGISTER, self.register),
+            Endpoint("GET", "/autopilot/list", Scope.READ, self.listing),
+            Endpoint("GET", one, Scope.READ, self.get),
+            Endpoint("DELETE", one, Scope.REGISTER, self.delete),
+            Endpoint("POST", f"{one}/heartbeat", Scope.REGISTER, self.heartbeat),
+            Endpoint("GET", f"{one}/health", Scope.READ, self.health),
+        ]
+
+    async def register(self, call: Call) -> Reply:
+        """Create or replace a registration."""
+        autopilot = parse_autopilot(await call.json())
+        warnings = await self._check_endpoint(autopilot.endpoint)
+        await self._catalogue.check(autopilot)
+        record, created = await self._registry.put(autopilot, if_revision=call.revision())
+        self._health.forget(autopilot.name)
+        self._prober.soon(record)
+        answer: dict[str, Any] = {
+            "ok": True,
+            "autopilot": self._shown(record),
+            "message": f"Autopilot '{autopilot.name}' registered successfully",
+        }
+        if warnings:
+            answer["warnings"] = warnings
+        if created:
+            # Shown once: with it the autopilot checks that a task really comes from this router.
+            answer["signing_secret"] = record.secret
+        return json(answer, 201 if created else 200, _etag(record))
+
+    async def listing(self, call: Call) -> Reply:
+        """List registrations by name, a page at a time."""
+        query = call.query("capability", "health", "limit", "cursor")
+        limit, capability, health = _list_query(query)
+        shown: list[dict[str, Any]] = []
+        after = query.get("cursor") or None
+        while True:
+            records, after = await self._registry.page(after=after, limit=limit, capability=capability)
+            for record in records:
+                row = self._shown(record)
+                if health is None or row["health"] == health:
+                    shown.append(row)
+                    if len(shown) == limit:
+                        more = after is not None or record is not records[-1]
+                        after = record.autopilot.name if more else None
+                        return json({"autopilots": shown, "count": len(shown), "next": after})
+            if after is None:
+                return json({"autopilots": shown, "count": len(shown), "next": None})
+
+    async def get(self, call: Call) -> Reply:
+        """Show one registration."""
+        record = await self._record(call)
+        return json({"ok": True, "autopilot": self._shown(record)}, headers=_etag(record))
+
+    async def delete(self, call: Call) -> Reply:
+        """Remove a registration."""
+        name = call.path("name")
+        await self._registry.delete(name, if_revision=call.revision())
+        self._health.forget(name)
+        return Reply(204, b"")
+
+    async def heartbeat(self, call: Call) -> Reply:
+        """Renew a lease."""
+        until = await self._registry.heartbeat(call.path("name"))
+        return json({"ok": True, "lease_until": rfc3339(until) if until else None})
+
+    async def health(self, call: Call) -> Reply:
+        """Ask one autopilot how it is, now."""
+        record = await self._record(call)
+        await self._prober.probe(record)
+        state = self._health.of(record.autopilot.name).state()
+        return json({"status": state.value, "autopilot": record.autopilot.name})
+
+    async def _record(self, call: Call) -> Record:
+        name = call.path("name")
+        record = await self._registry.get(name) if is_name(name) else None
+        if record is None:
+            raise NotFound(f"no autopilot is registered as '{name[:64]}'")
+        return record
+
+    def _shown(self, record: Record) -> dict[str, Any]:
+        return record.document(self._health.of(record.autopilot.name).state().value)
+
+    async def _check_endpoint(self, endpoint: str) -> list[str]:
+        """Return warnings about an endpoint that may be called. Raises `EndpointRefused`."""
+        scheme, _, name = endpoint.partition(":")
+        if scheme == "local":
+            if name not in self._local:
+                raise EndpointRefused(f"no built-in autopilot is called '{name[:64]}'")
+            return []
+        if scheme == "lambda":
+            raise EndpointRefused("lambda: endpoints can be called on AWS only")
+        url = parse_url(endpoint)
+        try:
+            async with asyncio.timeout(_RESOLVE_SECONDS):
+                await self._guard.addresses(url)
+        except OSError:
+            return [f"{url.host} does not resolve yet: tasks will fail until it does"]
+        return []
+
+
+def _list_query(query: dict[str, str]) -> tuple[int, str | None, str | None]:
+    problems = []
+    limit = query.get("limit", "50")
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= 200):
+        problems.append(("limit", "must be a whole number from 1 to 200"))
+    capability = query.get("capability")
+    if capability is not None and not is_capability(capability):
+        problems.append(("capability", "must be 2 to 6 dotted lower-case words"))
+    states = [state.value for state in State]
+    if query.get("health", states[0]) not in states:
+        problems.append(("health", f"must be one of {', '.join(states)}"))
+    if query.get("cursor") and not is_name(query["cursor"]):
+        problems.append(("cursor", "must be the 'next' of an earlier page"))
+    if problems:
+        raise Invalid(problems)
+    return int(limit), capability, query.get("health")
+
+
+def _etag(record: Record) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"etag", b'"%d"' % record.revision),)

@@ -1,0 +1,58 @@
+"""The ASGI app: every endpoint in one table, routed by Starlette."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from router.api.http import ASGI, Endpoint, Resource, Send, problem_reply
+from router.auth import Gate
+from router.body import Receive
+from router.errors import NotFound
+from router.trace import Trace
+
+HOT_PATH = "/autopilot/plan"
+
+
+class App:
+    """Starlette with the hot path in front: a plan is not worth walking the list of routes."""
+
+    def __init__(self, hot: ASGI, rest: ASGI) -> None:
+        self._hot = hot
+        self._rest = rest
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer a call."""
+        if scope["type"] == "http" and scope["path"] == HOT_PATH:
+            await self._hot(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+
+def build_app(endpoints: Iterable[Endpoint], gate: Gate, public: Sequence[BaseRoute] = ()) -> App:
+    """Return the app that answers `endpoints`. `public` are further routes, open to everyone."""
+    paths: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, []).append(endpoint)
+    resources = {path: Resource(group, gate) for path, group in paths.items()}
+    routes: list[BaseRoute] = [Route(path, resource) for path, resource in resources.items()]
+    starlette = Starlette(routes=[*routes, *public], exception_handlers={HTTPException: _no_route})
+    starlette.router.redirect_slashes = False
+    return App(resources[HOT_PATH], starlette)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """Answer what no route took."""
+    assert isinstance(error, HTTPException)
+    if error.status_code != 404:
+        return Response(str(error.detail), error.status_code, error.headers)
+    trace = Trace(request.headers.get("traceparent", "").encode("latin-1"))
+    path = request.url.path[:200]
+    reply = problem_reply(NotFound(f"there is nothing at {path}"), trace.id)
+    return Response(reply.body, reply.status, media_type=reply.media_type.decode())

@@ -1,0 +1,100 @@
+"""Who may call what. Every endpoint names the scope it needs; this decides whether a call has it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Literal, NamedTuple
+
+from router.errors import Forbidden, Unauthenticated
+from router.settings import is_loopback
+
+
+class Scope(Enum):
+    """What a key may be allowed to do."""
+
+    PUBLIC = "public"
+    """No key needed."""
+    READ = "read"
+    PLAN = "plan"
+    REGISTER = "register"
+    OPERATE = "operate"
+    ADMIN = "admin"
+    """Everything."""
+
+
+class Identity(NamedTuple):
+    """Who calls."""
+
+    name: str
+    scopes: frozenset[Scope]
+
+
+ANYONE = Identity("anyone", frozenset())
+LOCAL = Identity("local", frozenset({Scope.ADMIN}))
+
+
+class Gate:
+    """Lets calls in. In `local` mode: loopback clients without a key; in `required` mode: keys only."""
+
+    def __init__(self, mode: Literal["local", "required"], admin_key: str = "") -> None:
+        self._local = mode == "local"
+        self._keys: list[tuple[bytes, Identity]] = []
+        if admin_key:
+            self._keys.append((_digest(admin_key.encode()), Identity("admin", frozenset({Scope.ADMIN}))))
+
+    def admit(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], need: Scope) -> Identity:
+        """Return who calls. Raises `Unauthenticated` or `Forbidden`."""
+        if need is Scope.PUBLIC:
+            return ANYONE
+        identity = self._identify(scope, headers)
+        if need not in identity.scopes and Scope.ADMIN not in identity.scopes:
+            raise Forbidden(f"this key lacks the scope {need.value!r}", scope=need.value)
+        return identity
+
+    def _identify(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Identity:
+        authorization = headers.get(b"authorization")
+        if authorization is not None:
+            kind, _, key = authorization.partition(b" ")
+            found = self._find(_digest(key.strip())) if kind.lower() == b"bearer" else None
+            if found is not None:
+                return found
+            if not self._local:
+                raise Unauthenticated("the key is not valid")
+        if not self._local:
+            raise Unauthenticated("send a key as 'Authorization: Bearer KEY'")
+        _check_local(scope, headers)
+        return LOCAL
+
+    def _find(self, digest: bytes) -> Identity | None:
+        found = None
+        for known, identity in self._keys:
+            if hmac.compare_digest(known, digest):
+                found = identity
+        return found
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _check_local(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> None:
+    """Raise `Forbidden` for a caller on another machine, and for a web page that uses this one's browser."""
+    client = scope.get("client")
+    if client is None or not is_loopback(client[0]):
+        raise Forbidden("without a key only this machine may call")
+    host = headers.get(b"host", b"").decode("latin-1")
+    if not is_loopback(_name_of(host)):
+        raise Forbidden("the Host header names another host")  # DNS rebinding
+    origin = headers.get(b"origin")
+    if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
+        raise Forbidden("the call comes from another site")
+
+
+def _name_of(host: str) -> str:
+    """Return a Host header's name without its port."""
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]
