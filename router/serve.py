@@ -1,0 +1,147 @@
+"""One process on a laptop: the app under uvicorn, and the loops that on AWS are functions of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import uvicorn
+from croniter import croniter
+
+from router.errors import AutopilotError, Conflict
+from router.settings import Settings
+from router.wiring import System, build
+
+log = logging.getLogger("router")
+
+HEAL_SCHEDULE = "*/15 * * * *"
+REFRESH_SECONDS = 1.0
+PROBE_SECONDS = 10.0
+SCHEDULE_SECONDS = 1.0
+STOP_SECONDS = 4
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises OSError when the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    bound.listen(2048)
+    bound.setblocking(False)  # noqa: FBT003  a name would not be taken
+    return bound
+
+
+def url_of(bound: socket.socket) -> str:
+    """Return the URL a bound socket is reached at."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(settings: Settings, bound: socket.socket, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is called with the URL once it answers."""
+    url = url_of(bound)
+    system = build(settings, url=url)
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = _Server(
+        uvicorn.Config(
+            system.app,
+            http="httptools",
+            access_log=False,
+            lifespan="off",
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            ws="none",
+        )
+    )
+    serving = asyncio.create_task(server.serve([bound]))
+    loops = [asyncio.create_task(one) for one in _loops(system)]
+    # What was built so far lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        await server.answering.wait()
+        ready(url)
+        await stopping.wait()
+    finally:
+        for task in loops:
+            task.cancel()
+        server.should_exit = True
+        await serving
+        await asyncio.gather(*loops, return_exceptions=True)
+        await system.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it answers, and leaves signals to us: ours also stop the loops."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.answering = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.answering.set()
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+
+def _loops(system: System) -> list[Coroutine[Any, Any, None]]:
+    return [
+        _every(REFRESH_SECONDS, "refresh", system.registry.refresh),
+        _every(PROBE_SECONDS, "probes", system.prober.round),
+        _every(SCHEDULE_SECONDS, "schedules", system.fire_schedules),
+        _heal(system),
+    ]
+
+
+async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do something again and again; a failure is logged, once for as long as it lasts."""
+    failing = False
+    while True:
+        try:
+            await work()
+            failing = False
+        except AutopilotError as error:
+            if not failing:
+                log.warning("%s: %s", name, error)
+            failing = True
+        except Exception:
+            if not failing:
+                log.exception("%s failed", name)
+            failing = True
+        await asyncio.sleep(seconds)
+
+
+async def _heal(system: System) -> None:
+    """Run a self-heal pass at each moment of `HEAL_SCHEDULE`."""
+    while True:
+        now = time.time()
+        await asyncio.sleep(croniter(HEAL_SCHEDULE, now).get_next(float) - now)
+        try:
+            report = await system.healer.heal()
+        except Conflict:
+            continue
+        except AutopilotError as error:
+            log.warning("self-heal: %s", error)
+        else:
+            created = sum(len(names) for names in report["created"].values())
+            log.info("self-heal: created %s, errors %s", created, len(report["errors"]))

@@ -1,0 +1,197 @@
+"""Settings become parts: the only module that names concrete classes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import msgspec
+
+from autopilots import ai_employee, ai_stylist, page_deployer, payout_batch
+from autopilots.ai_employee import EmployeeParts
+from autopilots.ai_employee.checkouts import Checkouts, LocalCheckouts, StripeCheckouts
+from autopilots.ai_employee.mail import Mail, OutboxMail, SmtpMail
+from autopilots.ai_employee.schedule import fire_due
+from autopilots.kit import Answered, Parts
+from autopilots.page_deployer.pages import pages
+from infra.blobs.folder import FolderBlobs
+from infra.clock import new_id
+from infra.local import LocalProvider
+from infra.model import Model, Offline
+from infra.openai_model import OpenAiModel
+from infra.outbound import Guard
+from infra.pool import Pool
+from infra.table import Table
+from infra.table.sqlite import SqliteTable
+from infra.transport import GuardedTransport
+from router.api.infra import InfraApi
+from router.api.plan import PlanApi
+from router.api.registry import RegistryApi
+from router.api.status import StatusApi
+from router.app import App, build_app
+from router.auth import Gate
+from router.catalogue import Catalogue
+from router.choice import Chooser
+from router.delivery import Delivery
+from router.forward import App as LocalApp
+from router.forward import Forward
+from router.heal import Healer
+from router.health import HealthBook
+from router.journal import Journal
+from router.model import PlanRequest, is_capability
+from router.planner import Caller, Planner
+from router.probe import Prober
+from router.readiness import Readiness
+from router.registry import Registry
+from router.settings import Settings
+from router.signing import new_secret
+from router.trace import Trace
+
+BUILT_IN = (ai_employee.pilot, ai_stylist.pilot, page_deployer.pilot, payout_batch.pilot)
+"""The autopilots that ship with the router, each at `local:NAME` in its process."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A process put together: the app, and what its loops call."""
+
+    app: App
+    table: Table
+    registry: Registry
+    prober: Prober
+    healer: Healer
+    journal: Journal
+    planner: Planner
+    employee: EmployeeParts
+    pool: Pool
+    http: httpx.AsyncClient
+
+    async def fire_schedules(self) -> None:
+        """Fire what is due of the tasks that were scheduled."""
+        await fire_due(self.employee)
+
+    async def close(self) -> None:
+        """Write what waits to be written and let go of everything."""
+        await self.journal.flush()
+        await self.http.aclose()
+        self.pool.close()
+        await self.table.close()
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Return the registrations of the built-in autopilots, as they stand in one process."""
+    return [pilot.manifest(f"local:{pilot.name}") for pilot in BUILT_IN]
+
+
+def open_table(settings: Settings) -> Table:
+    """Return the table the settings name. Raises `StoreUnavailable`."""
+    if settings.table:
+        from infra.table.dynamodb import DynamoTable
+
+        return DynamoTable(settings.table, time.time, endpoint_url=settings.dynamodb_endpoint or None)
+    return SqliteTable(settings.data / "router.db", time.time)
+
+
+def build(settings: Settings, *, url: str) -> System:
+    """Put a process together that is reached at `url`. Needs a running event loop."""
+    table = open_table(settings)
+    guard = Guard(settings.allowed)
+    pool = Pool(guard)
+    http = httpx.AsyncClient(transport=GuardedTransport(pool), trust_env=False, timeout=30.0)
+    registry = Registry(table, clock=time.time, monotonic=time.monotonic, new_secret=new_secret)
+    catalogue = Catalogue(registry, monotonic=time.monotonic)
+    health = HealthBook(time.monotonic)
+    chooser = Chooser(registry, health)
+    journal = Journal(table, clock=time.time, writer=new_id("w"))
+    provider = LocalProvider(table, settings.data, time.time)
+    local: dict[str, LocalApp] = {}
+    forward = Forward(pool, local, time.time)
+    readiness = Readiness(registry, provider, time.monotonic)
+    delivery = Delivery(
+        chooser=chooser,
+        health=health,
+        readiness=readiness,
+        forward=forward,
+        journal=journal,
+        clock=time.time,
+    )
+    planner = Planner(
+        registry=registry,
+        catalogue=catalogue,
+        chooser=chooser,
+        health=health,
+        readiness=readiness,
+        forward=forward,
+        delivery=delivery,
+        new_id=new_id,
+    )
+    parts = Parts(
+        table=table,
+        blobs=FolderBlobs(settings.data / "r2"),
+        model=_model(settings, pool),
+        clock=time.time,
+        new_id=new_id,
+        public_url=settings.public_url or url,
+        plan=partial(_plan, planner),
+    )
+    employee = EmployeeParts(
+        **vars(parts), mail=_mail(settings, parts), checkouts=_checkouts(settings, parts, http)
+    )
+    for pilot in BUILT_IN:
+        own = employee if pilot is ai_employee.pilot else parts
+        local[pilot.name] = cast(LocalApp, pilot.app(cast(Any, own)))
+    prober = Prober(registry, forward, health)
+    healer = Healer(registry, provider, table, clock=time.time, new_id=new_id)
+    endpoints = [
+        *PlanApi(planner, catalogue, registry, chooser).endpoints(),
+        *RegistryApi(registry, catalogue, health, prober, guard, local).endpoints(),
+        *InfraApi(healer, provider, time.time).endpoints(),
+        *StatusApi(table, time.time).endpoints(),
+    ]
+    app = build_app(endpoints, Gate(settings.auth, settings.api_key.reveal()), pages(parts))
+    return System(app, table, registry, prober, healer, journal, planner, employee, pool, http)
+
+
+async def _plan(planner: Planner, task: str, meta: Mapping[str, Any], *, idempotency_key: str) -> Answered:
+    """Plan a task on behalf of an autopilot. See `autopilots.kit.Plan`."""
+    direct = is_capability(task)
+    request = PlanRequest(
+        task=None if direct else task,
+        capability=task if direct else None,
+        meta=msgspec.json.encode(meta),
+        value=dict(meta),
+    )
+    outcome = await planner.plan(request, Caller(Trace(), key=idempotency_key))
+    result = msgspec.json.decode(bytes(outcome.result))
+    return Answered(ok=outcome.ok, status=outcome.status, autopilot=outcome.autopilot, result=result)
+
+
+def _model(settings: Settings, pool: Pool) -> Model:
+    if not settings.openai_key:
+        return Offline()
+    return OpenAiModel(settings.model, settings.openai_key.reveal(), settings.openai_base_url, pool)
+
+
+def _mail(settings: Settings, parts: Parts) -> Mail:
+    if not settings.smtp_url:
+        return OutboxMail(parts.blobs)
+    server = urlsplit(settings.smtp_url.reveal())
+    return SmtpMail(
+        server.hostname or "localhost",
+        server.port or (465 if server.scheme == "smtps" else 587),
+        unquote(server.username or ""),
+        unquote(server.password or ""),
+        sender=settings.mail_from,
+        starttls=server.scheme != "smtp+plain",
+    )
+
+
+def _checkouts(settings: Settings, parts: Parts, http: httpx.AsyncClient) -> Checkouts:
+    if not settings.stripe_key:
+        return LocalCheckouts(parts.table, parts.clock)
+    return StripeCheckouts(settings.stripe_key.reveal(), settings.stripe_base_url or None, http)
