@@ -8,7 +8,7 @@ from typing import NamedTuple
 from infra.clock import Clock
 from router.errors import Invalid, UnknownTask
 from router.model import Autopilot
-from router.registry import Registry
+from router.routes import Routes
 
 
 class Entry(NamedTuple):
@@ -41,8 +41,8 @@ BUILT_IN = {
 class Catalogue:
     """Looks tasks up. What registrations bring is remembered for `bound` seconds."""
 
-    def __init__(self, registry: Registry, *, monotonic: Clock, bound: float = 2.0) -> None:
-        self._registry = registry
+    def __init__(self, routes: Routes, *, monotonic: Clock, bound: float = 2.0) -> None:
+        self._routes = routes
         self._monotonic = monotonic
         self._bound = bound
         self._brought: dict[str, tuple[str, float]] = {}
@@ -57,7 +57,7 @@ class Catalogue:
         if known is not None and now - known[1] < self._bound:
             return known[0]
         self._brought.pop(task, None)
-        capability = await self._registry.task(task)
+        capability = await self._routes.task(task)
         if capability is None:
             names = sorted(entry.task for entry in await self.entries())
             raise UnknownTask(
@@ -72,7 +72,7 @@ class Catalogue:
     async def entries(self) -> list[Entry]:
         """Return every task, sorted by name."""
         entries = dict(BUILT_IN)
-        for task, (capability, name) in (await self._registry.tasks()).items():
+        for task, (capability, name) in (await self._routes.tasks()).items():
             entries.setdefault(task, Entry(task, capability, "", name))
         return sorted(entries.values())
 
@@ -80,7 +80,7 @@ class Catalogue:
         """Raise `Invalid` when a registration brings a task that already means something else."""
         taken = []
         for task, capability in autopilot.tasks.items():
-            means = BUILT_IN[task].capability if task in BUILT_IN else await self._registry.task(task)
+            means = BUILT_IN[task].capability if task in BUILT_IN else await self._routes.task(task)
             if means is not None and means != capability and not await self._is_only_its_own(task, autopilot):
                 taken.append((f"tasks.{task}", f"already stands for {means}"))
         if taken:
@@ -90,5 +90,5 @@ class Catalogue:
         """Whether the task was brought by this very autopilot, which may change its mind."""
         if task in BUILT_IN:
             return False
-        brought = (await self._registry.tasks()).get(task)
+        brought = (await self._routes.tasks()).get(task)
         return brought is None or brought[1] == autopilot.name

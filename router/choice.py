@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from router.health import HealthBook, State
-from router.registry import Candidate, Registry
+from router.routes import Candidate, Routes
 
 Rank = tuple[int, int, float, str]
 """Smaller is better: how well it is (0 well, 1 not, 2 down), priority, load per weight, name."""
@@ -28,10 +28,10 @@ class Standing(NamedTuple):
 
 
 class Chooser:
-    """Ranks candidates by what registry and health know at this moment."""
+    """Ranks candidates by what routes and health know at this moment."""
 
-    def __init__(self, registry: Registry, health: HealthBook) -> None:
-        self._registry = registry
+    def __init__(self, routes: Routes, health: HealthBook) -> None:
+        self._routes = routes
         self._health = health
 
     def choose(self, candidates: Iterable[Candidate], tried: Collection[str] = ()) -> Candidate | None:
@@ -56,7 +56,7 @@ class Chooser:
 
     def rank(self, candidate: Candidate) -> Rank | None:
         """Return the candidate's rank, None when its lease has run out."""
-        if candidate.leased and not self._registry.lease_alive(candidate.name):
+        if candidate.leased and not self._routes.lease_alive(candidate.name):
             return None
         health = self._health.of(candidate.name)
         if health.is_clear or health.trial_due(self._health.monotonic()):

@@ -23,7 +23,7 @@ from router.health import HealthBook
 from router.journal import Journal, Row
 from router.model import PlanRequest
 from router.readiness import Readiness
-from router.registry import Candidate
+from router.routes import Candidate
 
 if TYPE_CHECKING:
     from router.schema import Schema

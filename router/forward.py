@@ -19,7 +19,7 @@ from infra.pool import Answer, AnswerTooLarge, Late, NotSent, Pool, Unanswered
 from router import __version__
 from router.errors import EndpointRefused
 from router.health import State
-from router.registry import Candidate
+from router.routes import Candidate
 from router.signing import sign
 from router.trace import Trace
 

@@ -21,7 +21,8 @@ from router.health import HealthBook
 from router.model import Capability, PlanRequest
 from router.parse import parse_capability
 from router.readiness import Readiness
-from router.registry import Candidate, Registry, candidate_of
+from router.registry import Registry
+from router.routes import Candidate, Routes
 from router.trace import Trace
 
 
@@ -41,6 +42,7 @@ class Planner:
         self,
         *,
         registry: Registry,
+        routes: Routes,
         catalogue: Catalogue,
         chooser: Chooser,
         health: HealthBook,
@@ -51,6 +53,7 @@ class Planner:
         timeout: float = 30.0,
     ) -> None:
         self._registry = registry
+        self._routes = routes
         self._catalogue = catalogue
         self._chooser = chooser
         self._health = health
@@ -102,7 +105,7 @@ class Planner:
         """
         capability = await self._capability(request)
         candidates = await self._candidates(request, capability)
-        family = await self._registry.family(capability.partition(".")[0]) if not candidates else []
+        family = await self._routes.family(capability.partition(".")[0]) if not candidates else []
         if not candidates and not family:
             raise await self._nobody(request, capability)
         chosen = self._chooser.choose(candidates)
@@ -138,7 +141,7 @@ class Planner:
         return await self._catalogue.capability_of(request.task)
 
     async def _candidates(self, request: PlanRequest, capability: str) -> tuple[Candidate, ...]:
-        found = await self._registry.candidates(capability)
+        found = await self._routes.candidates(capability)
         if request.autopilot is None:
             return found
         return tuple(one for one in found if one.name == request.autopilot)
@@ -146,11 +149,11 @@ class Planner:
     async def _configure(self, errand: Errand) -> tuple[Candidate, ...]:
         """Ask those that offer the family, in the order of their names, to add the capability."""
         body = msgspec.json.encode({"enable": errand.capability})
-        for name in await self._registry.family(errand.capability.partition(".")[0]):
+        for name in await self._routes.family(errand.capability.partition(".")[0]):
             record = await self._registry.get(name)
             if record is None:
                 continue
-            asked = candidate_of(record, Capability(errand.capability))
+            asked = record.candidate(Capability(errand.capability))
             message = errand.message._replace(id=self._new_id("msg"), body=body)
             try:
                 reply = await self._forward.post(asked, "/configure", message, errand.deadline)
@@ -158,7 +161,7 @@ class Planner:
                 continue
             if 200 <= reply.status < 300:
                 await self._registry.add_capability(name, _configured(errand.capability, reply))
-                return await self._registry.candidates(errand.capability)
+                return await self._routes.candidates(errand.capability)
         return ()
 
     async def _nobody(self, request: PlanRequest, capability: str) -> NoAutopilot:

@@ -13,7 +13,8 @@ from router.errors import AutopilotError
 from router.forward import Forward
 from router.health import HealthBook
 from router.model import Capability
-from router.registry import Candidate, Record, Registry, candidate_of
+from router.registry import Record, Registry
+from router.routes import Candidate, Routes
 
 log = logging.getLogger("router.probe")
 
@@ -29,8 +30,9 @@ _ANY = Capability("health.check")
 class Prober:
     """Probes autopilots and tells `health`."""
 
-    def __init__(self, registry: Registry, forward: Forward, health: HealthBook) -> None:
+    def __init__(self, registry: Registry, routes: Routes, forward: Forward, health: HealthBook) -> None:
         self._registry = registry
+        self._routes = routes
         self._forward = forward
         self._health = health
         self._cursor: str | None = None
@@ -38,7 +40,7 @@ class Prober:
 
     async def probe(self, record: Record) -> None:
         """Probe one autopilot now."""
-        await self._probe(candidate_of(record, _ANY))
+        await self._probe(record.candidate(_ANY))
 
     def soon(self, record: Record) -> None:
         """Probe one autopilot in the background: it was just registered."""
@@ -49,13 +51,13 @@ class Prober:
 
     async def round(self) -> None:
         """Probe those used lately and the next of the others."""
-        used = {one.name: one for one in self._registry.used()[:USED_PER_ROUND]}
+        used = {one.name: one for one in self._routes.used()[:USED_PER_ROUND]}
         try:
             records, self._cursor = await self._registry.page(after=self._cursor, limit=OTHERS_PER_ROUND)
         except AutopilotError as error:
             log.warning("cannot read whom to probe: %s", error)
             records = []
-        others = [candidate_of(one, _ANY) for one in records if one.autopilot.name not in used]
+        others = [one.candidate(_ANY) for one in records if one.autopilot.name not in used]
         await self._probe_all([*used.values(), *others])
 
     async def _probe_all(self, candidates: Iterable[Candidate]) -> None:

@@ -6,7 +6,8 @@ from infra.clock import Clock
 from infra.provider import Provider, ensure, wants
 from router.errors import AutopilotError, NotReady
 from router.model import Needs
-from router.registry import Candidate, Registry
+from router.registry import Registry
+from router.routes import Candidate
 
 KNOWN_SECONDS = 60.0
 

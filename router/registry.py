@@ -1,33 +1,24 @@
-"""Who offers what: the records of registered autopilots, their leases, and the rows the hot path reads.
+"""Who offers what: the records of registered autopilots.
 
     ("autopilot", NAME)            the record: registration, signing secret, times
-    ("capability:CAP", NAME)       one row per capability: all that is needed to send a task
-    ("family:WORD", NAME)          who may be asked to add a capability of that family
-    ("task", TASK/NAME)            a task that a registration brings, and its capability
-    ("lease", NAME)                until when a leased registration takes part
 
-A change writes a record and its rows in one transaction, so a plan costs one range read of its capability's
-rows, however many autopilots there are. What was read is kept for `bound` seconds and never used longer.
+A change writes the record and the rows of `routes` that go with it in one transaction.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
 
 from infra.clock import Clock, rfc3339
-from infra.outbound import Url, parse_url
 from infra.table import Check, Delete, Item, Key, Put, Table, Write
 from router.errors import Conflict, NotFound, Stale, StoreUnavailable
 from router.model import Autopilot, Capability
+from router.routes import Candidate, Routes, candidate_of, lease_key, lease_of, rows_of
 
 _RECORDS = "autopilot"
-_LEASES = "lease"
-_TASKS = "task"
 _ATTEMPTS = 20
 
 
@@ -39,6 +30,14 @@ class Record(NamedTuple):
     secret: str
     registered_at: float
     updated_at: float
+
+    def candidate(self, capability: Capability) -> Candidate:
+        """Return it as a candidate for a capability."""
+        return candidate_of(self.autopilot, capability, revision=self.revision, secret=self.secret)
+
+    def rows(self) -> dict[Key, dict[str, Any]]:
+        """Return the rows that go with it."""
+        return rows_of(self.autopilot, revision=self.revision, secret=self.secret)
 
     def document(self, health: str) -> dict[str, Any]:
         """Return what callers see of it: everything but the signing secret."""
@@ -58,55 +57,14 @@ class Registered(NamedTuple):
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An autopilot as far as one capability is concerned."""
-
-    name: str
-    capability: Capability
-    endpoint: str
-    url: Url | None
-    """The endpoint parsed; None for one in this process (`local:NAME`)."""
-    priority: int
-    weight: int
-    leased: bool
-    needy: bool
-    """Whether something has to exist before it can work."""
-    revision: int
-    secret: str
-
-
-class Route(NamedTuple):
-    """The candidates of a capability in the order of priority, weight and name, and when they were read."""
-
-    candidates: tuple[Candidate, ...]
-    read_at: float
-
-
 class Registry:
-    """The registrations in a table. `bound` is in seconds of the monotonic clock."""
+    """The registrations in a table."""
 
-    def __init__(
-        self,
-        table: Table,
-        *,
-        clock: Clock,
-        monotonic: Clock,
-        new_secret: Callable[[], str],
-        bound: float = 2.0,
-    ) -> None:
+    def __init__(self, table: Table, routes: Routes, *, clock: Clock, new_secret: Callable[[], str]) -> None:
         self._table = table
+        self._routes = routes
         self._clock = clock
-        self._monotonic = monotonic
         self._new_secret = new_secret
-        self._bound = bound
-        self._routes: dict[str, Route] = {}
-        self._reading: dict[str, asyncio.Task[Route]] = {}
-        self._used: dict[str, float] = {}
-        self._leases: dict[str, float] = {}
-        self._changes = 0
-
-    # changes
 
     async def put(self, autopilot: Autopilot, *, if_revision: int | None = None) -> Registered:
         """Create or replace a registration.
@@ -178,15 +136,11 @@ class Registry:
             return None
         until = self._clock() + record.autopilot.lease_seconds
         try:
-            await self._table.transact(
-                [Check((_RECORDS, name), record.revision), Put((_LEASES, name), {"until": until})]
-            )
+            await self._table.transact([Check((_RECORDS, name), record.revision), lease_of(name, until)])
         except Stale:
             raise Conflict(f"'{name}' was registered anew meanwhile: send the heartbeat again") from None
-        self._leases[name] = until
+        self._routes.leased(name, until)
         return until
-
-    # reading
 
     async def get(self, name: str) -> Record | None:
         """Return a registration."""
@@ -204,115 +158,10 @@ class Registry:
         records = [await self.get(row.key[1]) for row in rows.items]
         return [record for record in records if record is not None], rows.after
 
-    async def candidates(self, capability: str) -> tuple[Candidate, ...]:
-        """Return who offers a capability, from memory while that is young enough.
-
-        Raises `StoreUnavailable` when it is not and the store does not answer.
-        """
-        now = self._monotonic()
-        route = self._routes.get(capability)
-        self._used[capability] = now
-        if route is not None and now - route.read_at < self._bound:
-            return route.candidates
-        return (await self._read(capability)).candidates
-
-    async def family(self, word: str) -> list[str]:
-        """Return the names of those that may be asked to add a capability of a family, sorted."""
-        page = await self._table.range(f"family:{word}", limit=50)
-        return [item.key[1] for item in page.items]
-
-    async def task(self, task: str) -> str | None:
-        """Return the capability of a task that a registration brought."""
-        page = await self._table.range(_TASKS, after=f"{task}/", limit=1)
-        for item in page.items:
-            if item.key[1].startswith(f"{task}/"):
-                return str(item.document["capability"])
-        return None
-
-    async def tasks(self) -> dict[str, tuple[str, str]]:
-        """Return every task that registrations brought: its capability and who brought it."""
-        brought: dict[str, tuple[str, str]] = {}
-        after: str | None = None
-        while True:
-            page = await self._table.range(_TASKS, after=after, limit=500)
-            for item in page.items:
-                task, _, name = item.key[1].partition("/")
-                brought.setdefault(task, (str(item.document["capability"]), name))
-            after = page.after
-            if after is None:
-                return brought
-
-    def lease_alive(self, name: str) -> bool:
-        """Whether a leased registration takes part now, as far as this process has read."""
-        return self._leases.get(name, 0.0) > self._clock()
-
-    def used(self) -> list[Candidate]:
-        """Return the candidates of the routes that were used lately, each autopilot once."""
-        found = {one.name: one for route in self._routes.values() for one in route.candidates}
-        return list(found.values())
-
-    async def refresh(self) -> None:
-        """Read again, before they are too old, the routes that were used lately; forget the others.
-
-        A store that fails leaves them to age: they are dropped at their bound, not used beyond it.
-        """
-        now = self._monotonic()
-        for capability, used in list(self._used.items()):
-            if now - used > 30 * self._bound:
-                self._used.pop(capability, None)
-                self._routes.pop(capability, None)
-                continue
-            try:
-                await self._read(capability)
-            except StoreUnavailable:
-                return
-
-    # inside
-
-    async def _read(self, capability: str) -> Route:
-        """Read a route once, however many ask for it at the same time."""
-        reading = self._reading.get(capability)
-        if reading is None:
-            reading = asyncio.ensure_future(self._read_now(capability))
-            self._reading[capability] = reading
-
-            def done(finished: asyncio.Task[Route]) -> None:
-                if self._reading.get(capability) is finished:
-                    del self._reading[capability]
-                if not finished.cancelled():
-                    finished.exception()  # every caller that waited has it; one that left does not mind
-
-            reading.add_done_callback(done)
-        return await asyncio.shield(reading)
-
-    async def _read_now(self, capability: str) -> Route:
-        changes, read_at = self._changes, self._monotonic()
-        found: list[Candidate] = []
-        after: str | None = None
-        while True:
-            page = await self._table.range(f"capability:{capability}", after=after, limit=1000)
-            found += [_candidate(item.key[1], item.document) for item in page.items]
-            after = page.after
-            if after is None:
-                break
-        for candidate in found:
-            if candidate.leased:
-                lease = await self._table.get((_LEASES, candidate.name))
-                self._leases[candidate.name] = float(lease.document["until"]) if lease else 0.0
-        found.sort(key=lambda one: (one.priority, -one.weight, one.name))
-        route = Route(tuple(found), read_at)
-        if changes == self._changes:  # else something was written while we read: use it once, keep nothing
-            self._routes[capability] = route
-        return route
-
     def _changed(self, was: Record | None, record: Record | None) -> None:
-        self._changes += 1
-        for one in (was, record):
-            for capability in one.autopilot.capabilities if one else ():
-                self._routes.pop(capability.name, None)
-                self._reading.pop(capability.name, None)
+        self._routes.changed(*(one.autopilot for one in (was, record) if one))
         if record is not None and record.autopilot.lease_seconds is not None:
-            self._leases[record.autopilot.name] = self._clock() + record.autopilot.lease_seconds
+            self._routes.leased(record.autopilot.name, self._clock() + record.autopilot.lease_seconds)
 
     def _writes(self, was: Record | None, record: Record | None) -> list[Write]:
         """Return the transaction that turns one state of a registration into the other."""
@@ -320,11 +169,11 @@ class Registry:
         assert one is not None
         name = one.autopilot.name
         revision = was.revision if was else 0
-        old, new = _rows(was), _rows(record)
+        old, new = was.rows() if was else {}, record.rows() if record else {}
         writes: list[Write] = [Delete(key) for key in old if key not in new]
         writes += [Put(key, document) for key, document in new.items() if old.get(key) != document]
         if record is None:
-            writes += [Delete((_RECORDS, name), revision), Delete((_LEASES, name))]
+            writes += [Delete((_RECORDS, name), revision), Delete(lease_key(name))]
             return writes
         document = {
             "autopilot": msgspec.to_builtins(record.autopilot),
@@ -335,7 +184,7 @@ class Registry:
         writes.append(Put((_RECORDS, name), document, if_revision=revision))
         if record.autopilot.lease_seconds is not None:
             until = self._clock() + record.autopilot.lease_seconds
-            writes.append(Put((_LEASES, name), {"until": until}))
+            writes.append(lease_of(name, until))
         return writes
 
 
@@ -347,56 +196,4 @@ def _record(item: Item) -> Record:
         secret=document["secret"],
         registered_at=document["registered_at"],
         updated_at=document["updated_at"],
-    )
-
-
-def _rows(record: Record | None) -> dict[Key, dict[str, Any]]:
-    """Return the rows that go with a record."""
-    if record is None:
-        return {}
-    autopilot = record.autopilot
-    rows: dict[Key, dict[str, Any]] = {}
-    for capability in autopilot.capabilities:
-        if capability.extends_family:
-            rows[f"family:{capability.family}", autopilot.name] = {}
-        if capability.name.endswith(".*"):
-            continue
-        rows[f"capability:{capability.name}", autopilot.name] = _row(record, capability)
-    for task, name in autopilot.tasks.items():
-        rows[_TASKS, f"{task}/{autopilot.name}"] = {"capability": name}
-    return rows
-
-
-def candidate_of(record: Record, capability: Capability) -> Candidate:
-    """Return a registration as a candidate for a capability."""
-    return _candidate(record.autopilot.name, _row(record, capability))
-
-
-def _row(record: Record, capability: Capability) -> dict[str, Any]:
-    autopilot = record.autopilot
-    return {
-        "capability": msgspec.to_builtins(capability),
-        "endpoint": autopilot.endpoint,
-        "priority": autopilot.priority,
-        "weight": autopilot.weight,
-        "leased": autopilot.lease_seconds is not None,
-        "needy": bool(autopilot.needs),
-        "secret": record.secret,
-        "revision": record.revision,
-    }
-
-
-def _candidate(name: str, row: dict[str, Any]) -> Candidate:
-    remote = row["endpoint"].startswith(("http:", "https:"))
-    return Candidate(
-        name=name,
-        capability=msgspec.convert(row["capability"], Capability),
-        endpoint=row["endpoint"],
-        url=parse_url(row["endpoint"]) if remote else None,
-        priority=row["priority"],
-        weight=row["weight"],
-        leased=row["leased"],
-        needy=row["needy"],
-        revision=row["revision"],
-        secret=row["secret"],
     )

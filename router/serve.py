@@ -106,7 +106,7 @@ class _Server(uvicorn.Server):
 
 def _loops(system: System) -> list[Coroutine[Any, Any, None]]:
     return [
-        _every(REFRESH_SECONDS, "refresh", system.registry.refresh),
+        _every(REFRESH_SECONDS, "refresh", system.routes.refresh),
         _every(PROBE_SECONDS, "probes", system.prober.round),
         _every(SCHEDULE_SECONDS, "schedules", system.fire_schedules),
         _heal(system),

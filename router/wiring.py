@@ -48,6 +48,7 @@ from router.planner import Caller, Planner
 from router.probe import Prober
 from router.readiness import Readiness
 from router.registry import Registry
+from router.routes import Routes
 from router.settings import Settings
 from router.signing import new_secret
 from router.trace import Trace
@@ -62,7 +63,7 @@ class System:
 
     app: App
     table: Table
-    registry: Registry
+    routes: Routes
     prober: Prober
     healer: Healer
     journal: Journal
@@ -103,10 +104,11 @@ def build(settings: Settings, *, url: str) -> System:
     guard = Guard(settings.allowed)
     pool = Pool(guard)
     http = httpx.AsyncClient(transport=GuardedTransport(pool), trust_env=False, timeout=30.0)
-    registry = Registry(table, clock=time.time, monotonic=time.monotonic, new_secret=new_secret)
-    catalogue = Catalogue(registry, monotonic=time.monotonic)
+    routes = Routes(table, clock=time.time, monotonic=time.monotonic)
+    registry = Registry(table, routes, clock=time.time, new_secret=new_secret)
+    catalogue = Catalogue(routes, monotonic=time.monotonic)
     health = HealthBook(time.monotonic)
-    chooser = Chooser(registry, health)
+    chooser = Chooser(routes, health)
     journal = Journal(table, clock=time.time, writer=new_id("w"))
     provider = LocalProvider(table, settings.data, time.time)
     local: dict[str, LocalApp] = {}
@@ -122,6 +124,7 @@ def build(settings: Settings, *, url: str) -> System:
     )
     planner = Planner(
         registry=registry,
+        routes=routes,
         catalogue=catalogue,
         chooser=chooser,
         health=health,
@@ -145,16 +148,16 @@ def build(settings: Settings, *, url: str) -> System:
     for pilot in BUILT_IN:
         own = employee if pilot is ai_employee.pilot else parts
         local[pilot.name] = cast(LocalApp, pilot.app(cast(Any, own)))
-    prober = Prober(registry, forward, health)
+    prober = Prober(registry, routes, forward, health)
     healer = Healer(registry, provider, table, clock=time.time, new_id=new_id)
     endpoints = [
-        *PlanApi(planner, catalogue, registry, chooser).endpoints(),
+        *PlanApi(planner, catalogue, routes, chooser).endpoints(),
         *RegistryApi(registry, catalogue, health, prober, guard, local).endpoints(),
         *InfraApi(healer, provider, time.time).endpoints(),
         *StatusApi(table, time.time).endpoints(),
     ]
     app = build_app(endpoints, Gate(settings.auth, settings.api_key.reveal()), pages(parts))
-    return System(app, table, registry, prober, healer, journal, planner, employee, pool, http)
+    return System(app, table, routes, prober, healer, journal, planner, employee, pool, http)
 
 
 async def _plan(planner: Planner, task: str, meta: Mapping[str, Any], *, idempotency_key: str) -> Answered:

@@ -14,7 +14,7 @@ from router.choice import Chooser
 from router.model import PlanRequest
 from router.parse import parse_plan
 from router.planner import Caller, Planner
-from router.registry import Registry
+from router.routes import Routes
 
 
 class _MetaText(msgspec.Struct):
@@ -27,10 +27,10 @@ _meta_text = msgspec.json.Decoder(_MetaText).decode
 class PlanApi:
     """`/autopilot/plan` and `/autopilot/catalogue`."""
 
-    def __init__(self, planner: Planner, catalogue: Catalogue, registry: Registry, chooser: Chooser) -> None:
+    def __init__(self, planner: Planner, catalogue: Catalogue, routes: Routes, chooser: Chooser) -> None:
         self._planner = planner
         self._catalogue = catalogue
-        self._registry = registry
+        self._routes = routes
         self._chooser = chooser
 
     def endpoints(self) -> list[Endpoint]:
@@ -53,7 +53,7 @@ class PlanApi:
         call.query()
         tasks = []
         for entry in await self._catalogue.entries():
-            candidates = await self._registry.candidates(entry.capability)
+            candidates = await self._routes.candidates(entry.capability)
             serving = [one.candidate.name for one in self._chooser.explain(candidates) if one.serves]
             tasks.append({**entry._asdict(), "autopilots": serving})
         return json({"tasks": tasks, "count": len(tasks)})
