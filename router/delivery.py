@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from router.schema import Schema
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True):
     """One try. `status` is None when no answer came."""
 
     autopilot: str
@@ -240,7 +240,7 @@ def _failed(errand: Errand) -> AutopilotError:
     return kind(
         f"'{last.autopilot}' {last.error}",
         autopilot=last.autopilot,
-        attempts=[attempt._asdict() for attempt in errand.attempts],
+        attempts=[msgspec.to_builtins(attempt) for attempt in errand.attempts],
         hint="GET /autopilot/list shows the health of each autopilot; check that it runs at its endpoint",
     )
 
