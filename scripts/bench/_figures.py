@@ -85,6 +85,17 @@ def comparison(samples: Samples, subject: str, connections: int) -> str:
     return "\n".join([head, "|---|--:|--:|--:|--:|", *rows])
 
 
+def quietness(samples: Samples) -> str:
+    """One sentence on the other work of the machine: figures taken beside much of it mean little."""
+    runs = [run for several in samples.values() for run in several]
+    middle, most = statistics.median(run.alien for run in runs), max(run.alien for run in runs)
+    again = sum(run.tries > 1 for run in runs)
+    return (
+        f"Other work on the two cores: median {middle:.2f}, at most {most:.2f} of a core;"
+        f" {again} of {len(runs)} loads were repeated for it."
+    )
+
+
 def verdicts(results: Iterable[tuple[str, bool, str]]) -> bool:
     """Print one line per (claim, kept, measured); answers whether all were kept."""
     everything = True

@@ -9,13 +9,12 @@ missed; 2 when the bench cannot run here.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _figures import GATES, Samples, comparison, figures, verdicts
-from _load import Sample, Target, Upstream, shoot
+from _figures import GATES, Samples, comparison, figures, quietness, verdicts
+from _load import Sample, Target, Upstream, shoot, shoot_in_quiet
 from _servers import Absent, Rig
 from _targets import BUILDERS, default_cache, start_upstream
 
@@ -69,7 +68,7 @@ def measure(rig: Rig, upstream: Upstream, targets: Sequence[Target], options: ar
         for connections in levels:
             for target in [*targets[first:], *targets[:first]]:
                 samples[target.name, connections].append(
-                    shoot(rig, upstream, target, connections, options.seconds)
+                    shoot_in_quiet(rig, upstream, target, connections, options.seconds)
                 )
         _progress(f"round {turn + 1} of {options.rounds} done")
     return samples
@@ -85,10 +84,7 @@ def report(samples: Samples, absent: dict[str, str], options: argparse.Namespace
             print(comparison(samples, options.subject, connections))
     for name, reason in absent.items():
         print(f"\nabsent: {name} ({reason})")
-    others = [run.alien for (name, _), runs in samples.items() if name != "upstream" for run in runs]
-    if others:
-        middle, most = statistics.median(others), max(others)
-        print(f"\nOther work on the server's core: median {middle:.0%}, at most {most:.0%} of a run.\n")
+    print(f"\n{quietness(samples)}\n" if samples else "")
 
 
 def _options() -> argparse.Namespace:

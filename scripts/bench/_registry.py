@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from _figures import Samples, figures, ratios, spread, verdicts
-from _load import Sample, Target, Upstream, shoot
+from _figures import Samples, figures, quietness, ratios, spread, verdicts
+from _load import Sample, Target, Upstream, shoot, shoot_in_quiet
 from _servers import Absent, Caller, Rig
 from _targets import CAPABILITY, ill, register, spawn_router, start_router, start_upstream
 
@@ -72,7 +72,7 @@ def main() -> int:
     for at in options.concurrency:
         print(f"\n### Registries of {SMALL} and {options.autopilots:,}, concurrency {at}\n")
         print(figures(samples, at))
-    print()
+    print(f"\n{quietness(samples)}\n")
     claims = [*judge_plans(samples), *judge_list(listed, options.autopilots), *judge_starts(starts)]
     return 0 if verdicts(claims) else 1
 
@@ -123,7 +123,7 @@ def measure(rig: Rig, upstream: Upstream, targets: Sequence[Target], options: ar
     for turn in range(options.rounds):
         for at in options.concurrency:
             for target in targets[:: -1 if turn % 2 else 1]:
-                samples[target.name, at].append(shoot(rig, upstream, target, at, options.seconds))
+                samples[target.name, at].append(shoot_in_quiet(rig, upstream, target, at, options.seconds))
     return samples
 
 
