@@ -2,7 +2,7 @@
 
     UNKNOWN   nothing heard yet
     HEALTHY   the last answer or probe was good
-    DEGRADED  it works, but says so itself, or failed lately
+    DEGRADED  it says so itself, or its last answer was a failure
     DOWN      its circuit is open, or its probe says so
 
 The circuit opens after `OPENS_AT` failures in a row and stays open for `OPEN_SECONDS`, doubled each time it
@@ -34,7 +34,7 @@ class State(Enum):
 class Health:
     """What this process knows of one autopilot. Times are of a monotonic clock, in seconds."""
 
-    __slots__ = ("_failures", "_last", "_open_until", "_opened", "_probe", "in_flight", "trial")
+    __slots__ = ("_failures", "_open_until", "_opened", "_probe", "_worked", "in_flight", "trial")
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -44,7 +44,7 @@ class Health:
         self._opened = 0
         self._open_until = 0.0
         self._probe = State.UNKNOWN
-        self._last = State.UNKNOWN
+        self._worked = False
 
     @property
     def is_open(self) -> bool:
@@ -53,21 +53,21 @@ class Health:
 
     @property
     def is_clear(self) -> bool:
-        """Whether nothing at all speaks against it: the hot path asks only this."""
-        return (
-            self._open_until == 0.0
-            and self._probe is not State.DOWN
-            and self._probe is not State.DEGRADED
-            and self._last is not State.DEGRADED
-        )
+        """Whether it may be sent tasks like any other: the hot path asks only this.
+
+        A few failures do not change that. They may be the tasks' fault, and one that gets no tasks could
+        not show that it works again.
+        """
+        probe = self._probe
+        return self._open_until == 0.0 and (probe is State.HEALTHY or probe is State.UNKNOWN)
 
     def state(self) -> State:
         """Return the one word for all of it."""
         if self.is_open or self._probe is State.DOWN:
             return State.DOWN
-        if State.DEGRADED in (self._probe, self._last):
+        if self._failures or self._probe is State.DEGRADED:
             return State.DEGRADED
-        if State.HEALTHY in (self._probe, self._last):
+        if self._worked or self._probe is State.HEALTHY:
             return State.HEALTHY
         return State.UNKNOWN
 
@@ -81,14 +81,13 @@ class Health:
         self._opened = 0
         self._open_until = 0.0
         self.trial = False
-        self._last = State.HEALTHY
+        self._worked = True
         if self._probe is State.DOWN:
             self._probe = State.UNKNOWN  # the task is the better witness
 
     def failed(self, now: float) -> None:
         """Take note of a failure: no connection, no answer in time, a 5xx, an answer that is none."""
         self._failures += 1
-        self._last = State.DEGRADED
         if self._failures >= OPENS_AT or self.is_open:
             seconds = min(OPEN_SECONDS * 2.0**self._opened, OPEN_SECONDS_MOST)
             self._opened = min(self._opened + 1, 10)
@@ -103,11 +102,9 @@ class Health:
         """Take note of a probe of `/health`. A good one lets an open circuit try at once."""
         self._probe = state
         if state is State.HEALTHY:
+            self._worked = True
             if self.is_open:
                 self._open_until = min(self._open_until, now)
-            else:
-                self._failures = 0
-                self._last = State.HEALTHY
 
 
 class HealthBook:
