@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -455,6 +455,68 @@ async def test_a_deploy_that_is_told_stale_after_it_was_written_keeps_its_bytes(
     assert result["version"] == 1
     assert await site.text("/pages/home") == full("x")
     await forgetful.close()
+
+
+class Interrupted(SqliteTable):
+    """A table where something happens just before a page's record is written."""
+
+    then: Callable[[], Awaitable[object]] | None = None
+
+    async def transact(self, writes: Sequence[Write]) -> list[int]:
+        then = self.then
+        if then and any(write.key[0] == "page" for write in writes):
+            self.then = None
+            await then()
+        return await super().transact(writes)
+
+
+@pytest.fixture
+async def interrupted(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Interrupted]:
+    """Give a table that can be interrupted."""
+    opened = Interrupted(tmp_path / "interrupted.db", clock)
+    yield opened
+    await opened.close()
+
+
+async def test_an_overtaken_deploy_does_not_hide_the_newer_one(
+    interrupted: Interrupted, clock: FakeClock, tmp_path: Path
+) -> None:
+    """A deploy that is finished after a later one stays an older version."""
+    site = Site(parts_for(interrupted, clock, tmp_path / "blobs"))
+    await site.done("deploy", slug="home", html=full("one"))
+    interrupted.then = lambda: site.done("deploy", slug="home", html=full("three"))
+    slow = await site.done("deploy", slug="home", html=full("two"))
+    assert (slow["version"], slow["status"], slow["url"]) == (2, "published", "http://router.test/pages/home")
+    assert await site.text("/pages/home") == full("three")
+    assert (await site.done("publish", slug="home"))["version"] == 3
+    assert (await site.done("publish", slug="home", version=2))["version"] == 2
+
+
+async def test_a_deploy_that_ends_after_an_archiving_is_public(
+    interrupted: Interrupted, clock: FakeClock, tmp_path: Path
+) -> None:
+    """A deploy says published only of a page that answers, even when archiving came in between."""
+    site = Site(parts_for(interrupted, clock, tmp_path / "blobs"))
+    await site.done("deploy", slug="home", html=full("one"))
+
+    async def meanwhile() -> None:
+        await site.done("deploy", slug="home", html=full("three"))
+        await site.done("archive", slug="home")
+
+    interrupted.then = meanwhile
+    slow = await site.done("deploy", slug="home", html=full("two"))
+    assert slow["status"] == "published"
+    assert await site.text("/pages/home") == full("two")
+
+
+async def test_an_id_taken_in_the_last_moment_is_a_conflict(
+    interrupted: Interrupted, clock: FakeClock, tmp_path: Path
+) -> None:
+    """When another slug gets the id just before, the deploy is refused and its bytes are removed."""
+    site = Site(parts_for(interrupted, clock, tmp_path / "blobs"))
+    interrupted.then = lambda: site.done("deploy", slug="first", html=full("x"), pageId="a")
+    assert (await site.do("deploy", slug="second", html=full("x"), pageId="a")).status_code == 409
+    assert await site.parts.blobs.list(store.BUCKET) == ["first/versions/1.html"]
 
 
 async def test_a_change_that_never_wins_gives_up() -> None:

@@ -1,4 +1,4 @@
-"""Payouts when things go wrong: dying at any write, running at once, losing the lease, tampered books."""
+"""Payouts when things go wrong: dying at any write, a full disk, tampered books, and any mix of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from autopilots.payout_batch.gather import CHUNK, chunk_of, payouts_of
 from autopilots.payout_batch.ledger import book_of, entries_of, entry_key
 from infra.blobs import Blob
 from infra.blobs.folder import FolderBlobs
-from infra.table import Document, Item, Key, Page, Put, Table, Write, claim
+from infra.table import Document, Item, Key, Page, Table, Write
 from infra.table.sqlite import SqliteTable
 from router.errors import StoreUnavailable
 from tests.autopilots.test_payout_batch import Desk
@@ -246,141 +246,6 @@ async def test_a_batch_may_die_while_its_report_is_written(desk: Desk, tmp_path:
     await check_books(desk.parts.table)
 
 
-async def test_simultaneous_runs_of_one_batch_pay_once(desk: Desk) -> None:
-    """Ten identical runs at once pay once; who is not at work says that another is."""
-    await fill(desk)
-    results = await asyncio.gather(
-        *(desk.done("batch", {"cutoff_date": "2026-01-01"}, "k") for _ in range(10))
-    )
-    assert len({result["batch_id"] for result in results}) == 1
-    assert {result["status"] for result in results} <= {"created", "processing", "partial"}
-    assert [result["totals"] for result in results if result["status"] == "partial"] == [TOTALS]
-    busy = next(result for result in results if result["status"] != "partial")
-    assert "another run is at work" in busy["outcome"]
-    assert busy["report"] is None
-    await check_books(desk.parts.table)
-    assert (await desk.done("batch", {}, "k"))["totals"] == TOTALS
-
-
-async def test_simultaneous_batches_share_nothing(desk: Desk) -> None:
-    """Five different batches, sales and transfers at once: each commission is in one batch at most."""
-    await fill(desk)
-    work = [desk.done("batch", {}) for _ in range(5)]
-    work += [desk.sell("aff_2", f"late{n}", 1_000) for n in range(5)]
-    transfer = {"affiliate_id": "aff_2", "amount": 10, "currency": "usd"}
-    work += [desk.done("transfer", transfer) for _ in range(5)]
-    await asyncio.gather(*work)
-    await desk.done("batch", {})
-    await check_books(desk.parts.table)
-    assert (await desk.balance("aff_2"))["owed"] == 0
-
-
-async def test_runs_without_any_lease_pay_once(desk: Desk, clock: FakeClock, tmp_path: Path) -> None:
-    """Even when every run believes that it holds the lease, the conditions let each payment through once."""
-
-    class Lax(SqliteTable):
-        """Never shows a lease."""
-
-        async def get(self, key: Key) -> Item | None:
-            return None if key[0] == "payout-lease" else await super().get(key)
-
-        async def transact(self, writes: Sequence[Write]) -> list[int]:
-            lax = [
-                replace(one, if_revision=None)
-                if isinstance(one, Put) and one.key[0] == "payout-lease"
-                else one
-                for one in writes
-            ]
-            return await super().transact(lax)
-
-    await fill(desk)
-    lax = Lax(tmp_path / "table.db", clock)
-    runs = [with_table(desk, lax).done("batch", {"batch_id": "b"}) for _ in range(6)]
-    results = await asyncio.gather(*runs)
-    await lax.close()
-    assert [result["totals"] for result in results] == [TOTALS] * 6
-    await check_books(desk.parts.table)
-
-
-class Slow(Mortal):
-    """A table whose every transaction takes some seconds, and somebody who wants the lease of batch b."""
-
-    def __init__(self, table: SqliteTable, clock: FakeClock, seconds: float) -> None:
-        super().__init__(table)
-        self.clock = clock
-        self.seconds = seconds
-        self.stolen = 0
-
-    async def transact(self, writes: Sequence[Write]) -> list[int]:
-        revisions = await super().transact(writes)
-        self.clock.forward(self.seconds)
-        stolen = await claim(self.table, self.clock, ("payout-lease", "b"), "thief", 1)
-        self.stolen += stolen is not None
-        return revisions
-
-
-async def test_a_long_batch_keeps_its_lease(table: SqliteTable, desk: Desk, clock: FakeClock) -> None:
-    """A run that goes on for minutes renews its lease and is never taken for dead."""
-    await fill(desk)
-    slow = Slow(table, clock, 25)
-    result = await with_table(desk, slow).done("batch", {"batch_id": "b"})
-    assert (result["status"], result["totals"]) == ("partial", TOTALS)
-    assert slow.stolen == 0
-
-
-async def test_a_run_that_lost_its_lease_stops(table: SqliteTable, desk: Desk, clock: FakeClock) -> None:
-    """A run that was taken over says how far the batch is, and leaves the rest to who has it."""
-    await fill(desk)
-    slow = Slow(table, clock, batches.LEASE_SECONDS + 5)
-    stopped = await with_table(desk, slow).done("batch", {"batch_id": "b"})
-    assert slow.stolen > 0
-    assert stopped["status"] == "created"
-    clock.forward(2)
-    assert (await desk.done("batch", {"batch_id": "b"}))["totals"] == TOTALS
-    await check_books(table)
-
-
-async def test_a_run_that_was_overtaken_adds_nothing(desk: Desk, clock: FakeClock, tmp_path: Path) -> None:
-    """A run that slept before its first binding finds the batch done by another, and adds nothing to it."""
-
-    class Sleepy(SqliteTable):
-        slept = False
-
-        async def transact(self, writes: Sequence[Write]) -> list[int]:
-            if len(writes) > CHUNK and not self.slept:
-                self.slept = True
-                clock.forward(batches.LEASE_SECONDS + 1)
-                assert (await desk.done("batch", {"batch_id": "b"}))["totals"] == TOTALS
-            return await super().transact(writes)
-
-    await fill(desk)
-    sleepy = Sleepy(tmp_path / "table.db", clock)
-    result = await with_table(desk, sleepy).done("batch", {"batch_id": "b"})
-    await sleepy.close()
-    assert (result["status"], result["totals"]) == ("partial", TOTALS)
-    await check_books(desk.parts.table)
-
-
-async def test_what_is_read_in_pages_is_read_to_the_end(desk: Desk, clock: FakeClock, tmp_path: Path) -> None:
-    """Batches and statements are complete however short the pages of the store are."""
-
-    class Narrow(SqliteTable):
-        async def range(
-            self, partition: str, *, after: str | None = None, limit: int = 100, reverse: bool = False
-        ) -> Page:
-            return await super().range(partition, after=after, limit=1, reverse=reverse)
-
-    await fill(desk)
-    narrow = Narrow(tmp_path / "table.db", clock)
-    other = with_table(desk, narrow)
-    assert (await other.done("batch", {"batch_id": "b"}))["totals"] == TOTALS
-    statement = await other.done("statement", {"affiliate_id": "aff_1", "currency": "usd"})
-    await narrow.close()
-    assert len(statement["commissions"]) == CHUNK + 2
-    assert statement["balances"][0]["transferred"] == CHUNK * 100 + 200
-    await check_books(desk.parts.table)
-
-
 async def _more_commission(table: Table) -> None:
     key = ("payout-commissions/aff_2", "a")
     item = await table.get(key)
@@ -460,7 +325,7 @@ async def _deed(desk: Desk, table: SqliteTable, clock: FakeClock, deed: Deed) ->
     assert reply.status_code in (200, 409)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(deeds, max_size=25))
 def test_whatever_happens_the_books_balance(todo: list[Deed]) -> None:
     """After any mix of sales, transfers, onboarding and dying batches, two more runs leave true books."""
