@@ -50,7 +50,7 @@ async def _commissions(parts: Parts, affiliate_id: str, currency: str, enough: i
 
 
 def _balance(currency: str, entries: list[Entry]) -> dict[str, Any]:
-    """Return what was earned, was transferred, is owed and is advanced, in minor units."""
+    """Return what was earned, was transferred, is owed and was paid ahead, in minor units."""
     sums = {"expense": 0, "payable": 0, "advance": 0, "cash": 0}
     for entry in entries:
         if entry.currency == currency:
@@ -61,7 +61,7 @@ def _balance(currency: str, entries: list[Entry]) -> dict[str, Any]:
         "earned": sums["expense"],
         "transferred": -sums["cash"],
         "owed": -sums["payable"],
-        "advanced": sums["advance"],
+        "paid_ahead": sums["advance"],
     }
 
 

@@ -206,7 +206,7 @@ async def test_a_batch_pays_what_is_due_and_says_how(desk: Desk, clock: FakeCloc
     assert result["provider"] == "ledger"
     assert "no bank" in result["settlement"]
     assert result["cutoff_date"] == result["finished_at"] == "2026-01-01T01:00:00.000Z"
-    assert await desk.balance("aff_1") == {"earned": 3_000, "transferred": 3_000, "owed": 0, "advanced": 0}
+    assert await desk.balance("aff_1") == {"earned": 3_000, "transferred": 3_000, "owed": 0, "paid_ahead": 0}
     assert set((await desk.statuses("aff_2")).values()) == {"paid"}
 
 
@@ -343,7 +343,12 @@ async def test_the_minimal_transfer_works_after_onboarding(desk: Desk) -> None:
     result = await desk.done("transfer", meta)
     assert (result["status"], result["kind"], result["created"]) == ("paid", "advance", True)
     assert (result["provider"], result["outstanding_advance"]) == ("ledger", 2_500)
-    assert await desk.balance("aff_demo") == {"earned": 0, "transferred": 2_500, "owed": 0, "advanced": 2_500}
+    assert await desk.balance("aff_demo") == {
+        "earned": 0,
+        "transferred": 2_500,
+        "owed": 0,
+        "paid_ahead": 2_500,
+    }
 
 
 @pytest.mark.parametrize("by", ["reference", "key"])
@@ -390,8 +395,8 @@ async def test_a_batch_recovers_what_was_advanced(desk: Desk) -> None:
     await desk.sell("aff_1", "b", 1_000)
     second = await desk.done("batch", {})
     assert second["totals"] == [{"currency": "usd", "amount": 100, "transferred": 50, "recovered": 50}]
-    assert await desk.balance("aff_1") == {"earned": 200, "transferred": 200, "owed": 0, "advanced": 0}
-    assert (await desk.balance("aff_1", "eur"))["advanced"] == 900
+    assert await desk.balance("aff_1") == {"earned": 200, "transferred": 200, "owed": 0, "paid_ahead": 0}
+    assert (await desk.balance("aff_1", "eur"))["paid_ahead"] == 900
 
 
 # Statements
@@ -416,7 +421,7 @@ async def test_a_statement_lists_commissions_and_payments(desk: Desk, clock: Fak
         ("payout", 70, 30),
     ]
     assert statement["balances"] == [
-        {"currency": "usd", "earned": 150, "transferred": 100, "owed": 50, "advanced": 0}
+        {"currency": "usd", "earned": 150, "transferred": 100, "owed": 50, "paid_ahead": 0}
     ]
 
 
