@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,6 @@ import msgspec
 
 from infra.clock import Clock
 from infra.table import (
-    MAX_DOCUMENT,
     Check,
     Delete,
     Document,
@@ -23,9 +23,11 @@ from infra.table import (
     Page,
     Put,
     Write,
+    check_key,
+    check_range,
     check_writes,
 )
-from router.errors import Stale, StoreUnavailable, TooLarge
+from router.errors import Stale, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -50,6 +52,9 @@ SET document = excluded.document, revision = excluded.revision, expires_at = exc
 _SWEEP_EVERY = 500
 """Writes between two deletions of expired rows."""
 
+_OPENINGS, _OPENING_WAIT = 40, 0.05
+"""Tries to open a file that another process is just making, and seconds between them."""
+
 
 class SqliteTable:
     """A table in the file `path`, which is made when missing.
@@ -73,6 +78,7 @@ class SqliteTable:
 
     async def get(self, key: Key) -> Item | None:
         """See `Table.get`."""
+        check_key(key)
         return await self._do(lambda: self._read(key))
 
     async def put(
@@ -89,11 +95,12 @@ class SqliteTable:
 
     async def delete(self, key: Key, *, if_revision: int | None = None) -> bool:
         """See `Table.delete`."""
+        check_key(key)
 
         def work() -> bool:
             with self._transaction():
                 was = self._revision(key)
-                self._apply(Delete(key, if_revision), None)
+                self._apply(Delete(key, if_revision), b"")
                 return was > 0
 
         return await self._do(work)
@@ -102,6 +109,7 @@ class SqliteTable:
         self, partition: str, *, after: str | None = None, limit: int = 100, reverse: bool = False
     ) -> Page:
         """See `Table.range`."""
+        check_range(partition, after, limit)
         beyond, order = ("<", "DESC") if reverse else (">", "ASC")
         bound = "" if after is None else f"AND sort {beyond} ?"
         query = (
@@ -122,11 +130,7 @@ class SqliteTable:
 
     async def transact(self, writes: Sequence[Write]) -> list[int]:
         """See `Table.transact`."""
-        check_writes(writes)
-        bodies = [msgspec.json.encode(write.document) if isinstance(write, Put) else None for write in writes]
-        for body in bodies:
-            if body is not None and len(body) > MAX_DOCUMENT:
-                raise TooLarge(f"a document of {len(body)} bytes is over the limit of {MAX_DOCUMENT}")
+        bodies = check_writes(writes)
 
         def work() -> list[int]:
             with self._transaction():
@@ -135,17 +139,20 @@ class SqliteTable:
         return await self._do(work)
 
     async def close(self) -> None:
-        """Close the file; the table is of no use afterwards."""
-        await self._do(self._db.close)
+        """See `Table.close`. Closing twice is fine."""
+        with suppress(StoreUnavailable):
+            await self._do(self._db.close)
         self._thread.shutdown()
 
     async def _do(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.Error as error:
-            raise StoreUnavailable(str(error)) from error
-        except RuntimeError as error:  # the executor was shut down
+            result = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError as error:
             raise StoreUnavailable("the table is closed") from error
+        try:
+            return await result
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"SQLite: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -180,7 +187,7 @@ class SqliteTable:
         ).fetchone()
         return int(row[0]) if row else 0
 
-    def _apply(self, write: Write, body: bytes | None) -> int:
+    def _apply(self, write: Write, body: bytes) -> int:
         revision = self._revision(write.key)
         if write.if_revision is not None and write.if_revision != revision:
             raise Stale(f"{'/'.join(write.key)} is at revision {revision}, not {write.if_revision}")
@@ -196,8 +203,24 @@ class SqliteTable:
 
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(_OPENINGS - 1):
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError as error:
+            # When several make the same file, SQLite refuses one of them on the spot, whatever the timeout.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the rest of the code says which BUSY
+                raise
+            time.sleep(_OPENING_WAIT)
+    return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.executescript(_SCHEMA)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_SCHEMA)
+    except BaseException:
+        db.close()
+        raise
     return db
