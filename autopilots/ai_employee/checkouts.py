@@ -205,6 +205,7 @@ def _carrier(client: httpx.AsyncClient) -> stripe.HTTPClient:
         async def request_async(
             self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
         ) -> tuple[bytes, int, Mapping[str, str]]:
+            """Send one request, as the SDK asks."""
             try:
                 answer = await client.request(method, url, headers=dict(headers), content=post_data)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
