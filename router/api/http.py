@@ -92,8 +92,12 @@ class Call:
             raise Invalid(problems)
         return dict(pairs)
 
+    def must_exist(self) -> bool:
+        """Whether `If-Match: *` asks that there is something to change."""
+        return self.headers.get(b"if-match", b"").strip() == b"*"
+
     def revision(self) -> int | None:
-        """Return the revision in `If-Match`, None without one. Raises `Invalid`."""
+        """Return the revision in `If-Match`, None without one and for `*`. Raises `Invalid`."""
         text = self.headers.get(b"if-match", b"").decode("latin-1").strip()
         if text in {"", "*"}:
             return None

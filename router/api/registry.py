@@ -11,7 +11,7 @@ from infra.outbound import Guard, parse_url
 from router.api.http import Call, Endpoint, Reply, json
 from router.auth import Scope
 from router.catalogue import Catalogue
-from router.errors import EndpointRefused, Invalid, NotFound
+from router.errors import EndpointRefused, Invalid, NotFound, Stale
 from router.health import HealthBook, State
 from router.model import is_capability, is_name
 from router.parse import parse_autopilot
@@ -55,9 +55,10 @@ class RegistryApi:
     async def register(self, call: Call) -> Reply:
         """Create or replace a registration."""
         autopilot = parse_autopilot(await call.json())
+        revision = await self._condition(call, autopilot.name)
         warnings = await self._check_endpoint(autopilot.endpoint)
         await self._catalogue.check(autopilot)
-        record, created = await self._registry.put(autopilot, if_revision=call.revision())
+        record, created = await self._registry.put(autopilot, if_revision=revision)
         self._health.forget(autopilot.name)
         self._prober.soon(record)
         answer: dict[str, Any] = {
@@ -98,14 +99,14 @@ class RegistryApi:
 
     async def delete(self, call: Call) -> Reply:
         """Remove a registration."""
-        name = call.path("name")
+        name = _name(call)
         await self._registry.delete(name, if_revision=call.revision())
         self._health.forget(name)
         return Reply(204, b"")
 
     async def heartbeat(self, call: Call) -> Reply:
         """Renew a lease."""
-        until = await self._registry.heartbeat(call.path("name"))
+        until = await self._registry.heartbeat(_name(call))
         return json({"ok": True, "lease_until": rfc3339(until) if until else None})
 
     async def health(self, call: Call) -> Reply:
@@ -116,11 +117,20 @@ class RegistryApi:
         return json({"status": state.value, "autopilot": record.autopilot.name})
 
     async def _record(self, call: Call) -> Record:
-        name = call.path("name")
-        record = await self._registry.get(name) if is_name(name) else None
+        name = _name(call)
+        record = await self._registry.get(name)
         if record is None:
-            raise NotFound(f"no autopilot is registered as '{name[:64]}'")
+            raise _not_registered(name)
         return record
+
+    async def _condition(self, call: Call, name: str) -> int | None:
+        """Return the revision a registration must be at, None for any. Raises `Invalid` and `Stale`."""
+        if not call.must_exist():
+            return call.revision()
+        record = await self._registry.get(name)
+        if record is None:
+            raise Stale(f"no autopilot is registered as '{name}'")
+        return record.revision
 
     def _shown(self, record: Record) -> dict[str, Any]:
         return record.document(self._health.of(record.autopilot.name).state().value)
@@ -141,6 +151,18 @@ class RegistryApi:
         except OSError:
             return [f"{url.host} does not resolve yet: tasks will fail until it does"]
         return []
+
+
+def _name(call: Call) -> str:
+    """Return the autopilot a path names. Raises `NotFound` for what is no name."""
+    name = call.path("name")
+    if not is_name(name):
+        raise _not_registered(name)
+    return name
+
+
+def _not_registered(name: str) -> NotFound:
+    return NotFound(f"no autopilot is registered as '{name[:64]}'")
 
 
 def _list_query(query: dict[str, str]) -> tuple[int, str | None, str | None]:
