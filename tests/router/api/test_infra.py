@@ -1,0 +1,241 @@
+"""Infrastructure over HTTP: see how it is, create what is missing, run a self-heal pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.table import Put
+from infra.table.sqlite import SqliteTable
+from router.wiring import System
+from tests.router.api.conftest import register
+
+EVERYTHING = {
+    "kvNamespaces": ["LOGS"],
+    "r2Buckets": ["assets"],
+    "workers": [{"name": "w", "content": "export default {}"}],
+    "d1Databases": ["db"],
+    "queues": ["jobs"],
+}
+NOTHING: dict[str, list[Any]] = {"kv": [], "r2": [], "workers": [], "d1": [], "queues": []}
+
+
+def names(by_kind: dict[str, list[Any]]) -> dict[str, list[str]]:
+    """Return a report's resources by kind, as names."""
+    return {kind: [one["name"] for one in found] for kind, found in by_kind.items()}
+
+
+async def ensure(api: httpx.AsyncClient, **body: Any) -> httpx.Response:
+    """Post to ensure-infra."""
+    return await api.post("/autopilot/ensure-infra", json=body)
+
+
+async def test_diagnose_has_every_part_of_the_contract(api: httpx.AsyncClient) -> None:
+    """Provider, token, permissions, what exists, what differs and the time are there; local says so."""
+    answer = await api.get("/autopilot/diagnose")
+    body = answer.json()
+    assert answer.status_code == 200
+    assert set(body) == {
+        "provider", "token", "permissions", "missing", "resources", "drift", "timestamp", "note",
+    }  # fmt: skip
+    assert body["provider"] == "local"
+    assert body["token"] == {"id": None, "status": "none", "kind": "local"}
+    assert "CF_API_TOKEN is not set" in body["note"]
+    assert body["resources"] == NOTHING
+    assert body["drift"] == {"missing": [], "unmanaged": []}
+
+
+async def test_diagnose_shows_resources_in_the_seeds_spelling(api: httpx.AsyncClient) -> None:
+    """KV has id and title, R2 a name, Workers are names."""
+    await ensure(api, want=EVERYTHING)
+    resources = (await api.get("/autopilot/diagnose")).json()["resources"]
+    assert [one["title"] for one in resources["kv"]] == ["LOGS"]
+    assert resources["kv"][0]["id"]
+    assert resources["r2"] == [{"name": "assets"}]
+    assert resources["workers"] == ["w"]
+    assert [set(one) for one in resources["d1"] + resources["queues"]] == [{"id", "name"}] * 2
+
+
+async def test_drift_names_what_is_missing_and_what_nobody_needs(api: httpx.AsyncClient) -> None:
+    """A need that does not exist is missing, with who needs it; what exists unneeded is unmanaged."""
+    await register(api, "a", "local:page-deployer", "a.b", needs={"r2Buckets": ["assets", "private"]})
+    await register(api, "b", "local:page-deployer", "a.b", needs={"r2Buckets": ["private"]})
+    await ensure(api, want={"r2Buckets": ["assets"], "queues": ["old-jobs"]})
+    drift = (await api.get("/autopilot/diagnose")).json()["drift"]
+    assert drift == {
+        "missing": [{"kind": "r2", "name": "private", "needed_by": ["a", "b"]}],
+        "unmanaged": [{"kind": "queues", "name": "old-jobs"}],
+    }
+
+
+async def test_a_part_that_cannot_be_read_says_why(api: httpx.AsyncClient, system: System) -> None:
+    """With the store gone the token is still shown, resources and drift are errors, and that is a 207."""
+    await system.table.close()
+    answer = await api.get("/autopilot/diagnose")
+    body = answer.json()
+    assert answer.status_code == 207
+    assert body["token"]["status"] == "none"
+    assert body["resources"] == body["drift"]
+    assert body["resources"]["error"]["code"] == "store_unavailable"
+    assert set(body["resources"]["error"]) == {"code", "message", "hint"}
+
+
+async def test_a_dry_run_is_the_plan_of_the_real_run_and_creates_nothing(
+    api: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """Both have one plan; only the real run leaves anything behind."""
+    await ensure(api, want={"r2Buckets": ["assets"]})
+    before = sorted(tmp_path.glob("*/*"))
+    dry = await ensure(api, want=EVERYTHING, dry_run=True)
+    assert (dry.status_code, dry.json()["ok"], dry.json()["dry_run"]) == (200, True, True)
+    assert dry.json()["created"] == NOTHING
+    assert sorted(tmp_path.glob("*/*")) == before
+    assert (await api.get("/autopilot/diagnose")).json()["resources"]["kv"] == []
+    real = (await ensure(api, want=EVERYTHING)).json()
+    assert real["plan"] == dry.json()["plan"]
+    assert [(one["action"], one["name"]) for one in real["plan"]] == [
+        ("create", "LOGS"), ("keep", "assets"), ("create", "w"), ("create", "db"), ("create", "jobs"),
+    ]  # fmt: skip
+    assert names(real["skipped"]) == {**NOTHING, "r2": ["assets"]}
+    assert names(real["created"]) == {
+        "kv": ["LOGS"], "r2": [], "workers": ["w"], "d1": ["db"], "queues": ["jobs"],
+    }  # fmt: skip
+
+
+async def test_a_second_run_creates_nothing(api: httpx.AsyncClient) -> None:
+    """What exists is kept, with the id it had."""
+    first = (await ensure(api, want=EVERYTHING)).json()
+    second = (await ensure(api, want=EVERYTHING)).json()
+    assert second["ok"]
+    assert second["created"] == NOTHING
+    assert {one["action"] for one in second["plan"]} == {"keep"}
+    assert second["skipped"] == first["created"]
+
+
+async def test_without_want_everything_registered_is_made(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    """The union of all needs is what exists afterwards, whether the body is absent, empty or want is null."""
+    await register(api, "a", "local:page-deployer", "a.b", needs={"r2Buckets": ["one-bucket"]})
+    await register(
+        api, "b", "local:page-deployer", "a.b", needs={"r2Buckets": ["two-bucket"], "queues": ["q"]}
+    )
+    absent = await api.post("/autopilot/ensure-infra")
+    assert names(absent.json()["created"]) == {
+        **NOTHING,
+        "r2": ["one-bucket", "two-bucket"],
+        "queues": ["q"],
+    }
+    for body in ({}, {"want": None}, {"dry_run": False}):
+        assert (await ensure(api, **body)).json()["skipped"] == absent.json()["created"]
+    assert (tmp_path / "r2/one-bucket").is_dir()
+
+
+async def test_a_worker_is_uploaded_only_when_its_content_changed(
+    api: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """The same content is kept, other content is an update, and the file holds the new one."""
+
+    async def upload(content: str) -> dict[str, Any]:
+        answer = await ensure(api, want={"workers": [{"name": "w", "content": content}]})
+        return answer.json()  # type: ignore[no-any-return]
+
+    assert (await upload("one"))["plan"][0]["action"] == "create"
+    assert (await upload("one"))["plan"][0]["action"] == "keep"
+    changed = await upload("two")
+    assert changed["plan"] == [
+        {"action": "update", "kind": "workers", "name": "w", "why": "its content changed"}
+    ]
+    assert (tmp_path / "workers/w.mjs").read_text() == "two"
+
+
+async def test_what_is_refused_is_a_502_with_the_same_body(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    """One refusal does not stop the others: the report has what was created and what was not, and why."""
+    (tmp_path / "r2").mkdir()
+    (tmp_path / "r2/in-the-way").write_text("a file")
+    answer = await ensure(api, want={"r2Buckets": ["in-the-way", "fine"], "queues": ["jobs"]})
+    body = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (502, "application/json")
+    assert set(body) == {"ok", "created", "skipped", "errors", "plan", "dry_run"}
+    assert body["ok"] is False
+    assert names(body["created"]) == {**NOTHING, "r2": ["fine"], "queues": ["jobs"]}
+    assert [(one["kind"], one["name"]) for one in body["errors"]] == [("r2", "in-the-way")]
+    assert body["errors"][0]["code"] == "store_unavailable"
+    assert body["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ([], {"body"}),
+        ({"wants": {}, "dry_run": "yes"}, {"wants", "dry_run"}),
+        (
+            {"want": {"r2Buckets": ["X"], "buckets": []}, "dry_run": 1},
+            {"want.r2Buckets[0]", "want.buckets", "dry_run"},
+        ),
+        ({"want": ["assets"]}, {"want"}),
+        ({"want": {"workers": [{"name": "../w", "content": ""}]}}, {"want.workers[0].name", "want.workers[0].content"}),
+        ({"want": {"kvNamespaces": ["A", "A"]}}, {"want.kvNamespaces"}),
+    ],
+)  # fmt: skip
+async def test_a_wrong_want_names_every_field(api: httpx.AsyncClient, body: Any, fields: set[str]) -> None:
+    """Unknown kinds, names that storage would not take and wrong types are a 422, all at once."""
+    answer = await api.post("/autopilot/ensure-infra", json=body)
+    assert answer.status_code == 422
+    assert {one["field"] for one in answer.json()["errors"]} == fields
+    assert (await api.get("/autopilot/diagnose")).json()["resources"] == NOTHING
+
+
+async def test_a_self_heal_pass_covers_everything_registered(
+    api: httpx.AsyncClient, tmp_path: Path, system: System
+) -> None:
+    """`POST /__scheduled` makes the union of all needs, answers its report and keeps it (D-05)."""
+    await register(api, "a", "local:page-deployer", "a.b", needs={"r2Buckets": ["one-bucket"]})
+    await register(api, "b", "local:page-deployer", "a.b", needs={"kvNamespaces": ["LOGS"]})
+    answer = await api.post("/__scheduled")
+    body = answer.json()
+    assert (answer.status_code, body["ok"]) == (200, True)
+    assert names(body["created"]) == {**NOTHING, "r2": ["one-bucket"], "kv": ["LOGS"]}
+    assert (tmp_path / "r2/one-bucket").is_dir()
+    again = (await api.post("/__scheduled")).json()
+    assert again["created"] == NOTHING
+    kept = [item.document for item in (await system.table.range("heal")).items]
+    assert [one["id"] for one in kept] == [body["id"], again["id"]]
+    assert kept[0]["plan"] == body["plan"]
+
+
+async def test_a_pass_that_could_not_make_everything_is_a_502(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    """The report is the answer then too, and says what failed."""
+    (tmp_path / "r2").mkdir()
+    (tmp_path / "r2/in-the-way").write_text("a file")
+    await register(api, "a", "local:page-deployer", "a.b", needs={"r2Buckets": ["in-the-way"]})
+    answer = await api.post("/__scheduled")
+    assert (answer.status_code, answer.json()["ok"]) == (502, False)
+    assert answer.json()["errors"][0]["name"] == "in-the-way"
+
+
+async def test_two_passes_never_run_at_once(api: httpx.AsyncClient, tmp_path: Path, system: System) -> None:
+    """While another holds the lease a pass is a 409; when that one is over or dead it runs."""
+    health = (await api.get("/health")).json()
+    assert health["status"] == "healthy"
+    held = {"owner": "heal_other", "fence": 1, "until": 9_999_999_999.0}
+    await system.table.transact([Put(("lease", "#heal"), held)])
+    refused = await api.post("/__scheduled")
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    await system.table.transact([Put(("lease", "#heal"), {**held, "until": 1.0})])
+    assert (await api.post("/__scheduled")).status_code == 200
+    other = SqliteTable(tmp_path / "router.db", lambda: 0.0)
+    try:
+        lease = await other.get(("lease", "#heal"))
+    finally:
+        await other.close()
+    assert lease is not None
+    assert lease.document["until"] == 0.0, "the pass gave its lease back"
+
+
+async def test_an_autopilot_cannot_take_the_pass_lease_by_its_name(api: httpx.AsyncClient) -> None:
+    """Leases of autopilots and of passes share a partition; no valid name collides."""
+    refused = await register(api, "#heal", "local:page-deployer", "a.b", lease_seconds=60)
+    assert refused.status_code == 422
+    assert (await api.post("/__scheduled")).status_code == 200
