@@ -25,6 +25,7 @@ HEAL_SCHEDULE = "*/15 * * * *"
 REFRESH_SECONDS = 1.0
 PROBE_SECONDS = 10.0
 SCHEDULE_SECONDS = 1.0
+SCHEDULE_LOOPS = 3
 STOP_SECONDS = 4
 
 
@@ -108,7 +109,8 @@ def _loops(system: System) -> list[Coroutine[Any, Any, None]]:
     return [
         _every(REFRESH_SECONDS, "refresh", system.routes.refresh),
         _every(PROBE_SECONDS, "probes", system.prober.round),
-        _every(SCHEDULE_SECONDS, "schedules", system.fire_schedules),
+        # A pass waits for the tasks it fires; while one does, the others see to what falls due meanwhile.
+        *(_every(SCHEDULE_SECONDS, "schedules", system.fire_schedules) for _ in range(SCHEDULE_LOOPS)),
         _heal(system),
     ]
 

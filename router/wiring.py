@@ -16,6 +16,7 @@ from autopilots import ai_employee, ai_stylist, page_deployer, payout_batch
 from autopilots.ai_employee import EmployeeParts
 from autopilots.ai_employee.checkouts import Checkouts, LocalCheckouts, StripeCheckouts
 from autopilots.ai_employee.mail import Mail, OutboxMail, SmtpMail
+from autopilots.ai_employee.returns import returns
 from autopilots.ai_employee.schedule import fire_due
 from autopilots.kit import Answered, Parts
 from autopilots.page_deployer.pages import pages
@@ -156,7 +157,7 @@ def build(settings: Settings, *, url: str) -> System:
         *InfraApi(healer, provider, time.time).endpoints(),
         *StatusApi(table, time.time).endpoints(),
     ]
-    app = build_app(endpoints, Gate(settings.auth, settings.api_key.reveal()), pages(parts))
+    app = build_app(endpoints, Gate(settings.auth, settings.api_key.reveal()), [*pages(parts), *returns()])
     return System(app, table, routes, prober, healer, journal, planner, employee, pool, http)
 
 

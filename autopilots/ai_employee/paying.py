@@ -11,6 +11,7 @@ from autopilots.ai_employee.checkouts import Order
 from autopilots.ai_employee.fields import Amount, Currency, Email, HttpsUrl, Line
 from autopilots.ai_employee.once import id_for
 from autopilots.ai_employee.parts import EmployeeParts
+from autopilots.ai_employee.returns import CANCELLED, PAID
 from autopilots.kit import Call, Meta
 
 _Label = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -38,8 +39,8 @@ async def open_checkout(meta: CreateCheckout, call: Call[EmployeeParts]) -> dict
         amount=meta.amount,
         currency=meta.currency,
         description=meta.description,
-        success_url=meta.success_url or f"{home}/?checkout=paid",
-        cancel_url=meta.cancel_url or f"{home}/?checkout=cancelled",
+        success_url=meta.success_url or home + PAID,
+        cancel_url=meta.cancel_url or home + CANCELLED,
         customer_email=meta.customer_email,
         metadata=meta.metadata,
     )
