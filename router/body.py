@@ -48,7 +48,7 @@ async def read(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: 
             kind = value
         elif name == b"content-encoding" and value.lower() != b"identity":
             raise MediaType(f"content-encoding {value[:40].decode('latin-1')!r} is not accepted")
-        elif name == b"content-length" and value.isdigit() and int(value) > limit:
+        elif name == b"content-length" and value.isdigit() and (len(value) > 15 or int(value) > limit):
             raise TooLarge(f"the body may have at most {limit} bytes")
     if kind != b"application/json":
         _check_media_type(kind)

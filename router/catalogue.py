@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from infra.clock import Clock
 from router.errors import Invalid, UnknownTask
-from router.model import Autopilot
+from router.model import Autopilot, is_task
 from router.routes import Routes
 
 
@@ -45,19 +45,20 @@ class Catalogue:
         self._routes = routes
         self._monotonic = monotonic
         self._bound = bound
-        self._brought: dict[str, tuple[str, float]] = {}
+        self._brought: dict[str, tuple[str, float, int]] = {}
+        """By task: its capability, when it was read, and after how many changes made here."""
 
     async def capability_of(self, task: str) -> str:
         """Return the capability of a task. Raises `UnknownTask` with all tasks and the nearest names."""
         built_in = BUILT_IN.get(task)
         if built_in is not None:
             return built_in.capability
-        now = self._monotonic()
+        now, changes = self._monotonic(), self._routes.changes
         known = self._brought.get(task)
-        if known is not None and now - known[1] < self._bound:
+        if known is not None and now - known[1] < self._bound and known[2] == changes:
             return known[0]
         self._brought.pop(task, None)
-        capability = await self._routes.task(task)
+        capability = await self._routes.task(task) if is_task(task) else None
         if capability is None:
             names = sorted(entry.task for entry in await self.entries())
             raise UnknownTask(
@@ -66,7 +67,7 @@ class Catalogue:
                 availableTasks=names,
                 did_you_mean=difflib.get_close_matches(task, names, n=3, cutoff=0.5),
             )
-        self._brought[task] = (capability, now)
+        self._brought[task] = (capability, now, changes)
         return capability
 
     async def entries(self) -> list[Entry]:
@@ -80,15 +81,10 @@ class Catalogue:
         """Raise `Invalid` when a registration brings a task that already means something else."""
         taken = []
         for task, capability in autopilot.tasks.items():
-            means = BUILT_IN[task].capability if task in BUILT_IN else await self._routes.task(task)
-            if means is not None and means != capability and not await self._is_only_its_own(task, autopilot):
+            built_in = BUILT_IN.get(task)
+            # What only this very autopilot brings it may change.
+            means = built_in.capability if built_in else await self._routes.task(task, but=autopilot.name)
+            if means is not None and means != capability:
                 taken.append((f"tasks.{task}", f"already stands for {means}"))
         if taken:
             raise Invalid(taken)
-
-    async def _is_only_its_own(self, task: str, autopilot: Autopilot) -> bool:
-        """Whether the task was brought by this very autopilot, which may change its mind."""
-        if task in BUILT_IN:
-            return False
-        brought = (await self._routes.tasks()).get(task)
-        return brought is None or brought[1] == autopilot.name

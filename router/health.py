@@ -88,11 +88,13 @@ class Health:
     def failed(self, now: float) -> None:
         """Take note of a failure: no connection, no answer in time, a 5xx, an answer that is none."""
         self._failures += 1
+        self.trial = False
+        if now < self._open_until:
+            return  # sent before the circuit opened, or as a last resort: it tells nothing new
         if self._failures >= OPENS_AT or self.is_open:
             seconds = min(OPEN_SECONDS * 2.0**self._opened, OPEN_SECONDS_MOST)
             self._opened = min(self._opened + 1, 10)
             self._open_until = now + seconds
-        self.trial = False
 
     def abandoned(self) -> None:
         """Take note that an attempt ended without telling anything: the caller went away."""

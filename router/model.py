@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
+MAX_CAPABILITIES = 32
+"""How many an autopilot may have: each is a row, and all rows have to fit one transaction of the store."""
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _WORD = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 _CAPABILITY = re.compile(rf"{_WORD}(?:\.{_WORD}){{1,5}}")

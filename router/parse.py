@@ -9,6 +9,7 @@ from typing import Any
 from infra.outbound import parse_url
 from router.errors import EndpointRefused, Invalid, Problem
 from router.model import (
+    MAX_CAPABILITIES,
     Autopilot,
     Capability,
     Needs,
@@ -20,7 +21,6 @@ from router.model import (
     is_task,
 )
 
-MAX_CAPABILITIES = 32
 MAX_FAMILIES = 4
 MAX_TASKS = 12
 """Capabilities, extensible families and tasks of an autopilot are a row each, and the rows before and after
@@ -78,6 +78,8 @@ class _Fields:
 def parse_autopilot(value: object) -> Autopilot:
     """Return the registration in a JSON body. Whether its endpoint may be called is not asked here."""
     fields = _Fields(value)
+    if fields.problems:
+        raise Invalid(fields.problems)
     name = fields.required("name", "", _passes(is_name, "1 to 64 of a-z, 0-9 and -, not - at either end"))
     endpoint = fields.required("endpoint", "", _endpoint)
     if "capabilities" not in fields.left:
@@ -172,6 +174,9 @@ def _capability_name(value: object) -> str | None:
 
 
 def _capability(value: Any, at: str, outer: _Fields) -> Capability | None:
+    if not isinstance(value, str | dict):
+        outer.problems.append(Problem(at, "must be a name or an object"))
+        return None
     fields = _Fields({"name": value} if isinstance(value, str) else value, at)
 
     def named(name: object) -> str | None:
@@ -280,6 +285,9 @@ def _storage_name(pattern: re.Pattern[str], rule: str) -> Callable[[Any, str, _F
 
 def _worker(value: Any, at: str, outer: _Fields) -> Worker | None:
     fields = _Fields(value, at)
+    if fields.problems:
+        outer.problems += fields.problems
+        return None
     rule = "1 to 63 of a-z, 0-9, - and _, a letter or digit at either end"
     worker = Worker(
         name=fields.required("name", "", _matches(_WORKER, rule)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from infra.clock import Clock
 from infra.provider import Provider, ensure, wants
 from router.errors import AutopilotError, NotReady
@@ -11,6 +13,8 @@ from router.routes import Candidate
 
 KNOWN_SECONDS = 60.0
 
+_Version = tuple[str, int]
+
 
 class Readiness:
     """Remembers for `KNOWN_SECONDS` which registrations have all they need."""
@@ -19,17 +23,35 @@ class Readiness:
         self._registry = registry
         self._provider = provider
         self._monotonic = monotonic
-        self._known: dict[str, tuple[int, float]] = {}
+        self._known: dict[str, tuple[_Version, float]] = {}
+        self._making: dict[_Version, asyncio.Task[None]] = {}
 
     def known(self, candidate: Candidate) -> bool:
         """Whether nothing has to be looked up or made for it."""
         if not candidate.needy:
             return True
-        revision, until = self._known.get(candidate.name, (0, 0.0))
-        return revision == candidate.revision and self._monotonic() < until
+        version, until = self._known.get(candidate.name, (None, 0.0))
+        return version == _version(candidate) and self._monotonic() < until
 
     async def make(self, candidate: Candidate) -> None:
-        """Create what is missing. Raises `NotReady` with the details when something cannot be."""
+        """Create what is missing, once for all who ask at the same time.
+
+        Raises `NotReady` with the details when something cannot be.
+        """
+        version = _version(candidate)
+        making = self._making.get(version)
+        if making is None:
+            making = self._making[version] = asyncio.ensure_future(self._make(candidate))
+
+            def done(finished: asyncio.Task[None]) -> None:
+                del self._making[version]
+                if not finished.cancelled():
+                    finished.exception()  # every caller that waited has it; one that left does not mind
+
+            making.add_done_callback(done)
+        await asyncio.shield(making)
+
+    async def _make(self, candidate: Candidate) -> None:
         record = await self._registry.get(candidate.name)
         needs = record.autopilot.needs if record else Needs()
         try:
@@ -39,7 +61,7 @@ class Readiness:
             raise self._not_ready(candidate, details) from error
         if not report.ok:
             raise self._not_ready(candidate, report.errors)
-        self._known[candidate.name] = (candidate.revision, self._monotonic() + KNOWN_SECONDS)
+        self._known[candidate.name] = (_version(candidate), self._monotonic() + KNOWN_SECONDS)
 
     def _not_ready(self, candidate: Candidate, details: list[dict[str, str]]) -> NotReady:
         return NotReady(
@@ -48,3 +70,12 @@ class Readiness:
             autopilot=candidate.name,
             hint="POST /autopilot/ensure-infra shows what is missing and creates it",
         )
+
+
+def _version(candidate: Candidate) -> _Version:
+    """Return what tells one state of a registration from all others.
+
+    Revisions alone do not: a registration that was removed and comes back under its name starts at 1 again,
+    but with another secret.
+    """
+    return candidate.secret, candidate.revision

@@ -7,15 +7,17 @@ A change writes the record and the rows of `routes` that go with it in one trans
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from infra.clock import Clock, rfc3339
 from infra.table import Check, Delete, Item, Key, Put, Table, Write
 from router.errors import Conflict, NotFound, Stale, StoreUnavailable
-from router.model import Autopilot, Capability
+from router.model import MAX_CAPABILITIES, Autopilot, Capability
 from router.routes import Candidate, Routes, candidate_of, lease_key, lease_of, rows_of
 
 _RECORDS = "autopilot"
@@ -65,6 +67,8 @@ class Registry:
         self._routes = routes
         self._clock = clock
         self._new_secret = new_secret
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Changes of one name queue here; only those of other processes collide in the table."""
 
     async def put(self, autopilot: Autopilot, *, if_revision: int | None = None) -> Registered:
         """Create or replace a registration.
@@ -72,6 +76,10 @@ class Registry:
         Raises `Stale` when `if_revision` is given and not the present one, `StoreUnavailable` with nothing
         kept.
         """
+        async with self._turn(autopilot.name):
+            return await self._put(autopilot, if_revision)
+
+    async def _put(self, autopilot: Autopilot, if_revision: int | None) -> Registered:
         for _ in range(_ATTEMPTS):
             was = await self.get(autopilot.name)
             revision = was.revision if was else 0
@@ -95,6 +103,10 @@ class Registry:
 
     async def delete(self, name: str, *, if_revision: int | None = None) -> None:
         """Remove a registration. Raises `NotFound`, or `Stale` as `put`."""
+        async with self._turn(name):
+            await self._delete(name, if_revision)
+
+    async def _delete(self, name: str, if_revision: int | None) -> None:
         for _ in range(_ATTEMPTS):
             was = await self.get(name)
             if was is None:
@@ -110,12 +122,17 @@ class Registry:
         raise StoreUnavailable(f"'{name}' is being changed by too many at once")
 
     async def add_capability(self, name: str, capability: Capability) -> None:
-        """Add a capability to a registration that was configured for it. Raises `NotFound`."""
+        """Add a capability to a registration that was configured for it.
+
+        Raises `NotFound`, and `Conflict` when it has as many as it may.
+        """
         record = await self.get(name)
         if record is None:
             raise NotFound(f"no autopilot is registered as '{name}'")
         if any(one.name == capability.name for one in record.autopilot.capabilities):
             return
+        if len(record.autopilot.capabilities) >= MAX_CAPABILITIES:
+            raise Conflict(f"'{name}' has {MAX_CAPABILITIES} capabilities already")
         extended = msgspec.structs.replace(
             record.autopilot, capabilities=(*record.autopilot.capabilities, capability)
         )
@@ -158,6 +175,9 @@ class Registry:
         records = [await self.get(row.key[1]) for row in rows.items]
         return [record for record in records if record is not None], rows.after
 
+    def _turn(self, name: str) -> asyncio.Lock:
+        return self._changing.setdefault(name, asyncio.Lock())
+
     def _changed(self, was: Record | None, record: Record | None) -> None:
         self._routes.changed(*(one.autopilot for one in (was, record) if one))
         if record is not None and record.autopilot.lease_seconds is not None:
@@ -185,6 +205,8 @@ class Registry:
         if record.autopilot.lease_seconds is not None:
             until = self._clock() + record.autopilot.lease_seconds
             writes.append(lease_of(name, until))
+        elif was is not None and was.autopilot.lease_seconds is not None:
+            writes.append(Delete(lease_key(name)))
         return writes
 
 

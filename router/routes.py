@@ -64,7 +64,8 @@ class Routes:
         self._reading: dict[str, asyncio.Task[Route]] = {}
         self._used: dict[str, float] = {}
         self._leases: dict[str, float] = {}
-        self._changes = 0
+        self.changes = 0
+        """How often this process changed registrations: what was read before is not to be remembered."""
 
     async def candidates(self, capability: str) -> tuple[Candidate, ...]:
         """Return who offers a capability, from memory while that is young enough.
@@ -84,11 +85,11 @@ class Routes:
         page = await self._table.range(f"family:{word}", limit=50)
         return [item.key[1] for item in page.items]
 
-    async def task(self, task: str) -> str | None:
-        """Return the capability of a task that a registration brought."""
-        page = await self._table.range(_TASKS, after=f"{task}/", limit=1)
+    async def task(self, task: str, *, but: str = "") -> str | None:
+        """Return the capability of a task that a registration brought, other than that of `but`."""
+        page = await self._table.range(_TASKS, after=f"{task}/", limit=2 if but else 1)
         for item in page.items:
-            if item.key[1].startswith(f"{task}/"):
+            if item.key[1].startswith(f"{task}/") and item.key[1] != f"{task}/{but}":
                 return str(item.document["capability"])
         return None
 
@@ -115,7 +116,7 @@ class Routes:
 
     def changed(self, *autopilots: Autopilot) -> None:
         """Forget what a registration that this process wrote makes untrue."""
-        self._changes += 1
+        self.changes += 1
         for autopilot in autopilots:
             for capability in autopilot.capabilities:
                 self._routes.pop(capability.name, None)
@@ -159,7 +160,7 @@ class Routes:
         return await asyncio.shield(reading)
 
     async def _read_now(self, capability: str) -> Route:
-        changes, read_at = self._changes, self._monotonic()
+        changes, read_at = self.changes, self._monotonic()
         found: list[Candidate] = []
         after: str | None = None
         while True:
@@ -176,7 +177,7 @@ class Routes:
         route = Route(tuple(found), read_at)
         # Nobody offers it: remembering that would let callers fill the memory with names they make up.
         # Something was written while we read: use it once, keep nothing.
-        if found and changes == self._changes:
+        if found and changes == self.changes:
             self._routes[capability] = route
         else:
             self._routes.pop(capability, None)
