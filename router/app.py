@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from router.api.http import ASGI, Endpoint, Resource, Send, problem_reply
 from router.auth import Gate
 from router.body import Receive
-from router.errors import NotFound
+from router.errors import AutopilotError, MethodNotAllowed, NotFound
 from router.trace import Trace
 
 HOT_PATH = "/autopilot/plan"
@@ -42,17 +42,27 @@ def build_app(endpoints: Iterable[Endpoint], gate: Gate, public: Sequence[BaseRo
         paths.setdefault(endpoint.path, []).append(endpoint)
     resources = {path: Resource(group, gate) for path, group in paths.items()}
     routes: list[BaseRoute] = [Route(path, resource) for path, resource in resources.items()]
-    starlette = Starlette(routes=[*routes, *public], exception_handlers={HTTPException: _no_route})
+    starlette = Starlette(
+        routes=[*routes, *public], exception_handlers={HTTPException: _no_route, Exception: _crash}
+    )
     starlette.router.redirect_slashes = False
     return App(resources[HOT_PATH], starlette)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """Answer what no route took."""
+    """Answer what no route took, or one did but not by this method."""
     assert isinstance(error, HTTPException)
-    if error.status_code != 404:
-        return Response(str(error.detail), error.status_code, error.headers)
+    if error.status_code == 405:
+        return _problem(request, MethodNotAllowed(), error.headers)
+    return _problem(request, NotFound(f"there is nothing at {request.scope['path'][:200]}"))
+
+
+async def _crash(request: Request, _: Exception) -> Response:
+    """Answer what a page did not mean to raise; Starlette raises it again, and so it is logged."""
+    return _problem(request, AutopilotError())
+
+
+def _problem(request: Request, error: AutopilotError, headers: Mapping[str, str] | None = None) -> Response:
     trace = Trace(request.headers.get("traceparent", "").encode("latin-1"))
-    path = request.url.path[:200]
-    reply = problem_reply(NotFound(f"there is nothing at {path}"), trace.id)
-    return Response(reply.body, reply.status, media_type=reply.media_type.decode())
+    reply = problem_reply(error, trace.id)
+    return Response(reply.body, reply.status, headers, reply.media_type.decode())

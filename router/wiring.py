@@ -20,6 +20,7 @@ from autopilots.ai_employee.returns import returns
 from autopilots.ai_employee.schedule import fire_due
 from autopilots.kit import Answered, Parts
 from autopilots.page_deployer.pages import pages
+from infra.blobs import Blobs
 from infra.blobs.folder import FolderBlobs
 from infra.clock import new_id
 from infra.local import LocalProvider
@@ -39,6 +40,7 @@ from router.auth import Gate
 from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.delivery import Delivery
+from router.errors import Invalid
 from router.forward import App as LocalApp
 from router.forward import Forward
 from router.heal import Healer
@@ -100,7 +102,12 @@ def open_table(settings: Settings) -> Table:
 
 
 def build(settings: Settings, *, url: str) -> System:
-    """Put a process together that is reached at `url`. Needs a running event loop."""
+    """Put a process together that is reached at `url`. Needs a running event loop.
+
+    Raises `Invalid` for settings nothing can be made of, and `StoreUnavailable`.
+    """
+    blobs = FolderBlobs(settings.data / "r2")
+    mail = _mail(settings, blobs)  # may refuse the settings: before anything is opened
     table = open_table(settings)
     guard = Guard(settings.allowed)
     pool = Pool(guard)
@@ -136,16 +143,14 @@ def build(settings: Settings, *, url: str) -> System:
     )
     parts = Parts(
         table=table,
-        blobs=FolderBlobs(settings.data / "r2"),
+        blobs=blobs,
         model=_model(settings, pool),
         clock=time.time,
         new_id=new_id,
         public_url=settings.public_url or url,
         plan=partial(_plan, planner),
     )
-    employee = EmployeeParts(
-        **vars(parts), mail=_mail(settings, parts), checkouts=_checkouts(settings, parts, http)
-    )
+    employee = EmployeeParts(**vars(parts), mail=mail, checkouts=_checkouts(settings, parts, http))
     for pilot in BUILT_IN:
         own = employee if pilot is ai_employee.pilot else parts
         local[pilot.name] = cast(LocalApp, pilot.app(cast(Any, own)))
@@ -181,18 +186,29 @@ def _model(settings: Settings, pool: Pool) -> Model:
     return OpenAiModel(settings.model, settings.openai_key.reveal(), settings.openai_base_url, pool)
 
 
-def _mail(settings: Settings, parts: Parts) -> Mail:
+def _mail(settings: Settings, blobs: Blobs) -> Mail:
+    """Return where mail goes. Raises `Invalid` naming the variable that is wrong."""
     if not settings.smtp_url:
-        return OutboxMail(parts.blobs)
-    server = urlsplit(settings.smtp_url.reveal())
-    return SmtpMail(
-        server.hostname or "localhost",
-        server.port or (465 if server.scheme == "smtps" else 587),
-        unquote(server.username or ""),
-        unquote(server.password or ""),
-        sender=settings.mail_from,
-        starttls=server.scheme != "smtp+plain",
-    )
+        return OutboxMail(blobs)
+    try:
+        server = urlsplit(settings.smtp_url.reveal())
+        port = server.port or (465 if server.scheme == "smtps" else 587)
+    except ValueError:
+        server, port = urlsplit(""), 0
+    if not server.hostname or server.scheme not in {"smtp", "smtps", "smtp+plain"}:
+        raise Invalid([("AUTOPILOT_SMTP_URL", "must be like smtp://user:password@host:587 or smtps://host")])
+    try:
+        return SmtpMail(
+            server.hostname,
+            port,
+            unquote(server.username or ""),
+            unquote(server.password or ""),
+            sender=settings.mail_from,
+            starttls=server.scheme != "smtp+plain",
+        )
+    except ValueError as error:
+        message = f"must be an address that mail may come from, not {settings.mail_from!r}: {error}"
+        raise Invalid([("AUTOPILOT_MAIL_FROM", message)]) from None
 
 
 def _checkouts(settings: Settings, parts: Parts, http: httpx.AsyncClient) -> Checkouts:

@@ -28,6 +28,10 @@ def names(by_kind: dict[str, list[Any]]) -> dict[str, list[str]]:
     return {kind: [one["name"] for one in found] for kind, found in by_kind.items()}
 
 
+def _there(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*"))
+
+
 async def ensure(api: httpx.AsyncClient, **body: Any) -> httpx.Response:
     """Post to ensure-infra."""
     return await api.post("/autopilot/ensure-infra", json=body)
@@ -88,11 +92,11 @@ async def test_a_dry_run_is_the_plan_of_the_real_run_and_creates_nothing(
 ) -> None:
     """Both have one plan; only the real run leaves anything behind."""
     await ensure(api, want={"r2Buckets": ["assets"]})
-    before = sorted(tmp_path.glob("*/*"))
+    before = _there(tmp_path)
     dry = await ensure(api, want=EVERYTHING, dry_run=True)
     assert (dry.status_code, dry.json()["ok"], dry.json()["dry_run"]) == (200, True, True)
     assert dry.json()["created"] == NOTHING
-    assert sorted(tmp_path.glob("*/*")) == before
+    assert _there(tmp_path) == before
     assert (await api.get("/autopilot/diagnose")).json()["resources"]["kv"] == []
     real = (await ensure(api, want=EVERYTHING)).json()
     assert real["plan"] == dry.json()["plan"]
@@ -175,10 +179,13 @@ async def test_what_is_refused_is_a_502_with_the_same_body(api: httpx.AsyncClien
             {"want.r2Buckets[0]", "want.buckets", "dry_run"},
         ),
         ({"want": ["assets"]}, {"want"}),
-        ({"want": {"workers": [{"name": "../w", "content": ""}]}}, {"want.workers[0].name", "want.workers[0].content"}),
+        (
+            {"want": {"workers": [{"name": "../w", "content": ""}]}},
+            {"want.workers[0].name", "want.workers[0].content"},
+        ),
         ({"want": {"kvNamespaces": ["A", "A"]}}, {"want.kvNamespaces"}),
     ],
-)  # fmt: skip
+)
 async def test_a_wrong_want_names_every_field(api: httpx.AsyncClient, body: Any, fields: set[str]) -> None:
     """Unknown kinds, names that storage would not take and wrong types are a 422, all at once."""
     answer = await api.post("/autopilot/ensure-infra", json=body)
