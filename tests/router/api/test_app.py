@@ -41,7 +41,7 @@ POLICY = {
 """Every endpoint and the scope it needs. Whoever adds one decides here who may call it."""
 
 PAGES = {"pages", "checkout", "admin", "autopilot-admin"}
-"""Where routes for browsers begin, open to everyone: deployed pages, checkouts' ends, the admin page's files."""
+"""Where routes for browsers begin, open to everyone: deployed pages, ends of checkouts, the admin page."""
 
 LOCKED = sorted(key for key, scope in POLICY.items() if scope is not Scope.PUBLIC)
 
