@@ -31,6 +31,7 @@ from infra.pool import Pool
 from infra.table import Table
 from infra.table.sqlite import SqliteTable
 from infra.transport import GuardedTransport
+from router import admin
 from router.api.infra import InfraApi
 from router.api.plan import PlanApi
 from router.api.registry import RegistryApi
@@ -162,7 +163,11 @@ def build(settings: Settings, *, url: str) -> System:
         *InfraApi(healer, provider, time.time).endpoints(),
         *StatusApi(table, time.time).endpoints(),
     ]
-    app = build_app(endpoints, Gate(settings.auth, settings.api_key.reveal()), [*pages(parts), *returns()])
+    app = build_app(
+        endpoints,
+        Gate(settings.auth, settings.api_key.reveal()),
+        [*pages(parts), *returns(), *admin.routes()],
+    )
     return System(app, table, routes, prober, healer, journal, planner, employee, pool, http)
 
 
