@@ -83,6 +83,8 @@ class LocalProvider:
         for kind, suffix in _SUFFIX.items():
             folder = self._root / kind
             for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+                if path.name.startswith("."):
+                    continue  # files on their way to their name: no storage is called so
                 if path.is_dir() == (kind == "r2") and path.name.endswith(suffix):
                     name = path.name.removesuffix(suffix)
                     digest = hashlib.sha256(path.read_bytes()).hexdigest() if kind == "workers" else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from infra.model import Answer, ModelUnavailable
 from infra.pool import ExchangeError, Pool
@@ -22,6 +22,21 @@ _RULES = (
 )
 _MOST_DATA = 20_000
 """Characters of untrusted text that are sent."""
+_ADDRESS = "https://api.openai.com/v1"
+
+
+class _Message(BaseModel):
+    content: str
+
+
+class _Choice(BaseModel):
+    message: _Message
+
+
+class _Completion(BaseModel):
+    """As much as is read of what the service answers. The SDK itself takes anything for a completion."""
+
+    choices: list[_Choice]
 
 
 class OpenAiModel:
@@ -42,12 +57,12 @@ class OpenAiModel:
         if self._client is None:
             self._client = openai.AsyncOpenAI(
                 api_key=self._key,
-                base_url=self._base_url or None,
+                base_url=self._base_url or _ADDRESS,  # given, so that the SDK asks no environment
                 http_client=_client(self._pool, self._timeout),
                 max_retries=0,
             )
         try:
-            completion = await self._client.chat.completions.create(
+            completion = await self._client.chat.completions.with_raw_response.create(
                 model=self.name,
                 response_format={"type": "json_object"},
                 messages=[
@@ -55,14 +70,20 @@ class OpenAiModel:
                         "role": "system",
                         "content": f"{_RULES}\n\n{instructions}\n\n{json.dumps(answer.model_json_schema())}",
                     },
-                    {"role": "user", "content": data[:_MOST_DATA]},
+                    {"role": "user", "content": _sendable(data[:_MOST_DATA])},
                 ],
             )
-            return answer.model_validate_json(completion.choices[0].message.content or "")
+            envelope = _Completion.model_validate_json(completion.content)
+            return answer.model_validate_json(envelope.choices[0].message.content)
         except openai.OpenAIError as error:
             raise ModelUnavailable(f"{self.name} did not answer: {type(error).__name__}") from error
         except (ValidationError, IndexError) as error:
             raise ModelUnavailable(f"{self.name} gave no valid answer") from error
+
+
+def _sendable(text: str) -> str:
+    """Return the text with `?` for halves of surrogate pairs, which UTF-8 cannot carry."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _client(pool: Pool, seconds: float) -> httpx2.AsyncClient:

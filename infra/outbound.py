@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from infra.addresses import Address, is_public
 from router.errors import EndpointRefused
@@ -57,7 +57,7 @@ class Url:
 
     def target(self, suffix: str = "") -> str:
         """Return the request target with `suffix` added to the path: `/base/tasks?key=1`."""
-        return f"{self.path}{suffix}{self.query}" or "/"
+        return (f"{self.path}{suffix}" or "/") + self.query
 
 
 def parse_url(text: str) -> Url:
@@ -94,9 +94,12 @@ def _split_authority(authority: str, default: int) -> tuple[str, int]:
 def _one_spelling(host: str, *, bracketed: bool) -> str:
     if bracketed:
         try:
-            return ipaddress.IPv6Address(host[1:-1]).compressed
+            literal = ipaddress.IPv6Address(host[1:-1])
         except ValueError:
             raise EndpointRefused("the host in brackets is no IPv6 address") from None
+        if literal.scope_id is not None:
+            raise EndpointRefused("the address has a zone, which means something on one machine only")
+        return literal.compressed
     name = _ascii(host).removesuffix(".")
     labels = name.split(".")
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
@@ -123,7 +126,7 @@ def _ascii(host: str) -> str:
     return encoded.lower()
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _address(host: str) -> Address | None:
     try:
         return ipaddress.ip_address(host)
@@ -158,9 +161,10 @@ def parse_allowed(entries: Iterable[str]) -> Allowed:
         try:
             networks.append(ipaddress.ip_network(entry))
         except ValueError:
-            if "/" in entry:
+            try:
+                hosts.add(_one_spelling(entry, bracketed=False))
+            except EndpointRefused:
                 raise ValueError(f"{entry!r} is neither a host nor a network") from None
-            hosts.add(_one_spelling(entry, bracketed=False))
     return Allowed(frozenset(hosts), tuple(networks))
 
 

@@ -60,6 +60,7 @@ class _Connection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_done",
+        "_headed",
         "_headers",
         "_limit",
         "_loop",
@@ -67,6 +68,7 @@ class _Connection(asyncio.Protocol):
         "_size",
         "_timer",
         "_transport",
+        "_unread",
         "closed",
         "idle_since",
         "reusable",
@@ -89,15 +91,23 @@ class _Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._size = 0
         self._limit = limit
+        self._headed = False
+        self._unread = 0
         self.reusable = False
         self._done = self._loop.create_future()
         self._timer = self._loop.call_at(deadline, self._late)
         self._transport.write(request)
         return self._done
 
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be written: neither side has begun to close."""
+        return not (self.closed or self._transport is None or self._transport.is_closing())
+
     def close(self) -> None:
         """Drop the connection."""
         self.closed = True
+        self.reusable = False
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
@@ -110,20 +120,37 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._fail(Unanswered("the connection was closed before the answer was complete"))
+        if exc is None and self._ends_with_connection():
+            self._finish()
+        else:
+            self._fail(Unanswered("the connection was closed before the answer was complete"))
 
     def data_received(self, data: bytes) -> None:
         if self._done is None:
             self.close()  # bytes nobody asked for: whatever comes next would be misread
             return
+        self._unread += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(Unanswered("the answer is not valid HTTP"))
+        if self._unread > MAX_HEADERS and self._done is not None:
+            # The parser shows a header when it is whole, and keeps one that never ends.
+            self._fail(AnswerTooLarge("the headers of the answer are too large"))
 
     # the parser's callbacks
 
+    def on_message_begin(self) -> None:
+        if self._done is None:
+            self.close()  # more than one answer: the rest would be taken for the answer to the next request
+        self._headers = []
+        self._body = []
+        self._size = 0
+        self._headed = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headed:
+            return  # a trailer is no header
         self._size += len(name) + len(value)
         if self._size > MAX_HEADERS:
             self._fail(AnswerTooLarge("the headers of the answer are too large"))
@@ -131,8 +158,10 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._size = 0
+        self._headed = True
 
     def on_body(self, body: bytes) -> None:
+        self._unread = 0
         self._size += len(body)
         if self._size > self._limit:
             self._fail(AnswerTooLarge(f"the answer has more than {self._limit} bytes"))
@@ -140,17 +169,24 @@ class _Connection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200:  # 100-continue, early hints: the answer is still to come
-            self._parser = httptools.HttpResponseParser(self)
-            return
+        if 100 <= self._parser.get_status_code() < 200:
+            self._headed = False
+            return  # 100-continue, early hints: the answer is still to come
+        self.reusable = self._parser.should_keep_alive() and not self.closed
+        self._finish()
+
+    def _ends_with_connection(self) -> bool:
+        """Whether this is the kind of answer whose end is the end of the connection."""
+        framed = {b"content-length", b"transfer-encoding"}
+        return self._done is not None and self._headed and not any(h[0] in framed for h in self._headers)
+
+    def _finish(self) -> None:
         done, self._done = self._done, None
         if self._timer is not None:
             self._timer.cancel()
-        self.reusable = self._parser.should_keep_alive() and not self.closed
         if done is not None and not done.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            done.set_result(Answer(status, self._headers, body))
+            done.set_result(Answer(self._parser.get_status_code(), self._headers, body))
 
     def _late(self) -> None:
         self._fail(Late("no answer in time", sent=True))
@@ -163,64 +199,87 @@ class _Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Connections to many origins. Belongs to one event loop."""
+    """Connections to many origins, each kept for `idle_seconds` unused. Belongs to one event loop."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._guard = guard
+        self._idle_seconds = idle_seconds
         self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def exchange(self, url: Url, request: bytes, *, deadline: float, limit: int = MAX_ANSWER) -> Answer:
         """Send the whole text of a request to the origin of `url` and return the answer.
 
         `deadline` is a moment of the running loop's clock, `limit` the most bytes of the body. Raises an
-        `ExchangeError`; a cancelled exchange drops its connection.
+        `ExchangeError`, or `EndpointRefused`; a cancelled exchange drops its connection.
         """
+        loop = self._loop
+        if loop is None:  # asking for it each time is a system call on some Pythons
+            loop = self._loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= deadline:
+            raise Late("no time is left", sent=False)
         origin = (url.scheme, url.host, url.port)
-        connection = self._waiting(origin) or await self._open(url, deadline)
+        connection = self._waiting(origin, now) or await self._open(url, deadline)
         try:
             answer = await connection.exchange(request, deadline, limit)
         except BaseException:
             connection.close()
             raise
         if connection.reusable:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = loop.time()
             idle = self._idle.setdefault(origin, deque(maxlen=MAX_IDLE))
             if len(idle) == MAX_IDLE:
                 idle.popleft().close()
             idle.append(connection)
+            if self._sweeping is None:
+                self._sweeping = loop.call_later(self._idle_seconds, self._sweep)
         else:
             connection.close()
         return answer
 
     def close(self) -> None:
         """Drop every idle connection."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
         self._idle.clear()
 
-    def _waiting(self, origin: tuple[str, str, int]) -> _Connection | None:
+    def _waiting(self, origin: tuple[str, str, int], now: float) -> _Connection | None:
         idle = self._idle.get(origin)
         if not idle:
             return None
-        oldest_good = asyncio.get_running_loop().time() - IDLE_SECONDS
+        oldest_good = now - self._idle_seconds
         while idle:
             connection = idle.pop()  # the one used last is the likeliest to be alive
-            if connection.closed:
-                continue
-            if connection.idle_since >= oldest_good:
+            if connection.usable and connection.idle_since >= oldest_good:
                 return connection
             connection.close()
         del self._idle[origin]
         return None
 
+    def _sweep(self) -> None:
+        """Drop what has been idle for too long: an origin may never be called again."""
+        loop = asyncio.get_running_loop()
+        oldest_good = loop.time() - self._idle_seconds
+        for origin, idle in list(self._idle.items()):
+            while idle and (idle[0].closed or idle[0].idle_since <= oldest_good):
+                idle.popleft().close()
+            if not idle:
+                del self._idle[origin]
+        self._sweeping = loop.call_later(self._idle_seconds, self._sweep) if self._idle else None
+
     async def _open(self, url: Url, deadline: float) -> _Connection:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as time_left:
                 _, protocol = await self._guard.dial(url, lambda: _Connection(loop))
         except OSError as error:
-            if loop.time() >= deadline:
+            if time_left.expired():
                 raise Late("no connection in time", sent=False) from None
             raise NotSent("the autopilot cannot be reached") from error
         assert isinstance(protocol, _Connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 
 import httpx
@@ -12,6 +13,7 @@ from infra.pool import Answer, Late, NotSent, Pool, Unanswered
 from router.errors import EndpointRefused
 
 _OURS = frozenset({b"host", b"content-length", b"connection", b"transfer-encoding", b"accept-encoding"})
+_BREAK = re.compile(rb"[\r\n\0]")
 
 
 async def carry(
@@ -28,16 +30,23 @@ async def carry(
     Raises `EndpointRefused` and the errors of `infra.pool`.
     """
     parsed = parse_url(url)
+    slash = "/" if parsed.path and url.partition("?")[0].endswith("/") else ""
     lines = [
-        f"{method} {parsed.target()} HTTP/1.1".encode("ascii"),
+        f"{method} {parsed.target(slash)} HTTP/1.1".encode("ascii"),
         f"host: {parsed.authority}".encode("ascii"),
         b"accept-encoding: identity",
         b"content-length: %d" % len(body),
         *(b"%b: %b" % header for header in headers if header[0].lower() not in _OURS),
     ]
+    if method == "HEAD" or any(_BREAK.search(line) for line in lines):
+        raise NotSent("a request that cannot be carried: HEAD, or a line break in a header")
     request = b"\r\n".join(lines) + b"\r\n\r\n" + body
     deadline = asyncio.get_running_loop().time() + seconds
     answer = await pool.exchange(parsed, request, deadline=deadline)
+    for name, value in answer.headers:
+        if name == b"content-encoding" and value.strip().lower() != b"identity":
+            # A client library would unpack it without a limit.
+            raise Unanswered("the answer is compressed, though that was refused")
     kept = [header for header in answer.headers if header[0] != b"transfer-encoding"]
     return answer._replace(headers=kept)
 
@@ -60,7 +69,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         except (NotSent, EndpointRefused) as error:
             raise httpx.ConnectError(str(error), request=request) from error
         except Late as error:
-            raise httpx.ReadTimeout(str(error), request=request) from error
+            kind = httpx.ReadTimeout if error.sent else httpx.ConnectTimeout
+            raise kind(str(error), request=request) from error
         except Unanswered as error:
             raise httpx.ReadError(str(error), request=request) from error
         return httpx.Response(answer.status, headers=answer.headers, content=answer.body, request=request)

@@ -158,13 +158,13 @@ class Forward:
         if app is None:
             raise NotSent(f"{endpoint} is not part of this process")
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as time_left:
                 return await _call(
                     app, method, path, [*headers, (b"content-type", b"application/json")], body
                 )
-        except TimeoutError:
-            raise Late("no answer in time", sent=True) from None
         except Exception as error:  # an autopilot's bug must look as it would over HTTP
+            if time_left.expired():
+                raise Late("no answer in time", sent=True) from None
             raise Unanswered("the autopilot crashed") from error
 
 
@@ -186,15 +186,24 @@ async def _call(app: App, method: str, path: str, headers: list[tuple[bytes, byt
     }
     start: dict[str, Any] = {}
     chunks: list[bytes] = []
+    given = False
+    answered = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
+        nonlocal given
+        if given:  # an app that asks again wants to know when the caller leaves: not before the end
+            await answered.wait()
+            return {"type": "http.disconnect"}
+        given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             start.update(message)
-        else:
-            chunks.append(message.get("body", b""))
+            return
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body"):
+            answered.set()
 
     await app(scope, receive, send)
     return Answer(start["status"], list(start.get("headers", [])), b"".join(chunks))
@@ -211,8 +220,8 @@ def _json_of(body: bytes) -> bytes:
 
 def _retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
     for name, value in headers:
-        if name == b"retry-after" and value.isdigit() and len(value) < 10:
-            return float(value)
+        if name == b"retry-after" and (text := value.strip()).isdigit() and len(text) < 10:
+            return float(text)
     return None
 
 
