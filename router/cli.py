@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import logging
 import os
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from router import __version__
-from router.errors import AutopilotError, Invalid
+from router.body import parse
+from router.errors import AutopilotError, Invalid, Malformed
 
 if TYPE_CHECKING:
     import httpx
@@ -34,8 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parsed = _parser().parse_args(arguments)
     command: Command = parsed.command
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that lacks a letter
     try:
-        return command(parsed)
+        status = command(parsed)
+        sys.stdout.flush()  # now: at exit a reader that left could only be complained about
     except Invalid as error:
         for problem in error.problems:
             _say(f"{problem.field}: {problem.message}" if problem.field else problem.message)
@@ -49,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough: `autopilot list | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +114,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         settings = replace(settings, data=parsed.data)
     try:
         bound = bind(parsed.host, parsed.port)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         _say(f"cannot listen on {parsed.host}:{parsed.port}: {error}")
         return FAILED
 
@@ -136,7 +142,7 @@ def _list(parsed: argparse.Namespace) -> int:
     query = {"limit": "200", **({"capability": parsed.capability} if parsed.capability else {})}
     with _client(parsed) as client:
         while True:
-            answer = _ask(client, "GET", "/autopilot/list", params=query)
+            answer = _ask(client, "GET", "/autopilot/list", "autopilots", params=query)
             rows += answer["autopilots"]
             if answer["next"] is None:
                 break
@@ -167,7 +173,7 @@ def _register(parsed: argparse.Namespace) -> int:
     answers = []
     with _client(parsed) as client:
         for body in bodies:
-            answer = _ask(client, "POST", "/autopilot/registry", json=body)
+            answer = _ask(client, "POST", "/autopilot/registry", "autopilot", json=body)
             answers.append(answer)
             if not parsed.json:
                 print(answer["message"])
@@ -187,7 +193,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     if parsed.explain:
         body["mode"] = "explain"
     with _client(parsed) as client:
-        answer = _ask(client, "POST", "/autopilot/plan", json=body)
+        answer = _ask(client, "POST", "/autopilot/plan", "autopilot", json=body)
     if parsed.json:
         _print_json(answer)
     elif parsed.explain:
@@ -211,7 +217,7 @@ def _print_decision(answer: Mapping[str, Any]) -> None:
 
 def _catalogue(parsed: argparse.Namespace) -> int:
     with _client(parsed) as client:
-        answer = _ask(client, "GET", "/autopilot/catalogue")
+        answer = _ask(client, "GET", "/autopilot/catalogue", "tasks")
     if parsed.json:
         return _print_json(answer)
     _table(
@@ -226,30 +232,36 @@ def _catalogue(parsed: argparse.Namespace) -> int:
 
 def _diagnose(parsed: argparse.Namespace) -> int:
     with _client(parsed) as client:
-        answer = _ask(client, "GET", "/autopilot/diagnose")
+        answer = _ask(client, "GET", "/autopilot/diagnose", "provider")
+    unread = [part for part in ("token", "resources", "drift") if "error" in answer[part]]
+    status = FAILED if unread or answer.get("missing") else 0
     if parsed.json:
-        return _print_json(answer)
+        _print_json(answer)
+        return status
     print(f"provider {answer['provider']}, token {answer['token'].get('status', 'unreadable')}")
     if answer.get("note"):
         print(answer["note"])
     for permission in answer.get("permissions", ()):
         print(f"  {permission['permission']}: needs {permission['needs']}, has {permission['has']}")
-    for kind, found in answer["resources"].items():
+    for kind, found in answer["resources"].items() if "resources" not in unread else ():
         print(f"{kind}: {len(found)}")
     for one in answer["drift"].get("missing", ()):
         print(f"missing: {one['kind']} {one['name']}, needed by {', '.join(one['needed_by'])}")
-    return 0
+    for part in unread:
+        error = answer[part]["error"]
+        print(f"{part} could not be read: {error['message']} ({error['code']})")
+    return status
 
 
 def _ensure(parsed: argparse.Namespace) -> int:
     with _client(parsed) as client:
-        answer = _ask(client, "POST", "/autopilot/ensure-infra", json={"dry_run": parsed.dry_run})
+        answer = _ask(client, "POST", "/autopilot/ensure-infra", "plan", json={"dry_run": parsed.dry_run})
     return _print_report(parsed, answer)
 
 
 def _heal(parsed: argparse.Namespace) -> int:
     with _client(parsed) as client:
-        answer = _ask(client, "POST", "/__scheduled")
+        answer = _ask(client, "POST", "/__scheduled", "plan")
     return _print_report(parsed, answer)
 
 
@@ -278,13 +290,25 @@ def _client(parsed: argparse.Namespace) -> Iterator[httpx.Client]:
     from router.settings import read_client
 
     url, key = read_client(os.environ)
+    url = parsed.url or url
+    if not url.startswith(("http://", "https://")):
+        _wrong(f"the router's URL must start with http:// or https://, not be {url!r}")
+    if not (key.isascii() and key.isprintable()):
+        _wrong("AUTOPILOT_API_KEY: a key has printable ASCII characters only")
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(base_url=parsed.url or url, headers=headers, timeout=310.0, trust_env=False) as client:
+    try:
+        client = httpx.Client(base_url=url, headers=headers, timeout=310.0, trust_env=False)
+    except httpx.InvalidURL as error:
+        _wrong(f"the router's URL {url!r} is none: {error}")
+    with client:
         yield client
 
 
-def _ask(client: httpx.Client, method: str, path: str, **options: Any) -> Any:
-    """Return the JSON of an answer; reports of partial failure count as answers."""
+def _ask(client: httpx.Client, method: str, path: str, field: str, **options: Any) -> Any:
+    """Return the JSON of an answer; reports of partial failure count as answers.
+
+    Every answer to this question has `field`: without it, it is not a router that answered.
+    """
     import httpx
 
     waiting = threading.Timer(1.0, lambda: _say(f"waiting for {client.base_url} …"))
@@ -292,18 +316,21 @@ def _ask(client: httpx.Client, method: str, path: str, **options: Any) -> Any:
     waiting.start()
     try:
         answer = client.request(method, path, **options)
-        document = answer.json()
     except httpx.HTTPError as error:
         raise _Refused(
             f"cannot reach the router at {client.base_url}: {error}. "
             "Is it running? 'autopilot serve' starts it."
         ) from None
-    except ValueError:
-        raise _Refused(f"{client.base_url} answered {answer.status_code}, but not in JSON") from None
     finally:
         waiting.cancel()
+    try:
+        document = answer.json()
+    except ValueError:
+        raise _Refused(f"{client.base_url} answered {answer.status_code}, but not in JSON") from None
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
         raise _Refused(_problem_text(document))
+    if not isinstance(document, dict) or field not in document:
+        raise _Refused(f"{client.base_url} answered {answer.status_code}, but not as a router does")
     return document
 
 
@@ -335,10 +362,11 @@ def _read_json(file: str) -> Any:
 
 
 def _json_of(text: str, where: str) -> Any:
+    """Return the value of a JSON text, read as strictly as the router will read it."""
     try:
-        return json.loads(text)
-    except ValueError as error:
-        _wrong(f"{where} is not JSON: {error}")
+        return parse(text.encode("utf-8", "surrogateescape"))
+    except (Malformed, Invalid) as error:
+        _wrong(f"{where} is not JSON as the router takes it: {error.detail}")
 
 
 def _wrong(message: str) -> NoReturn:
