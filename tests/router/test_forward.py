@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from infra.outbound import Guard, parse_allowed, parse_url
-from infra.pool import MAX_ANSWER, Pool
+from infra.outbound import Guard, Url, parse_allowed, parse_url
+from infra.pool import MAX_ANSWER, Answer, Pool
 from router import __version__
 from router.forward import AttemptFailed, Forward, Message, Reply, _json_of
 from router.model import Capability
@@ -156,11 +156,25 @@ async def test_paths_are_joined(forward: Forward, endpoint: str, path: str, targ
         assert server.connections == 1
 
 
-async def test_the_memory_of_heads_is_bounded(forward: Forward) -> None:
-    """However many endpoints there were, few heads are remembered, and each is the right one."""
+class Recording(Pool):
+    """A pool that keeps what it was to send and answers by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(Guard(parse_allowed([])))
+        self.sent: list[bytes] = []
+
+    async def exchange(self, url: Url, request: bytes, *, deadline: float, limit: int = MAX_ANSWER) -> Answer:
+        self.sent.append(request)
+        return Answer(200, [], b"{}")
+
+
+async def test_the_memory_of_heads_is_bounded(clock: FakeClock) -> None:
+    """However many endpoints there were, few heads are remembered, and each request has its own."""
+    pool = Recording()
+    forward = Forward(pool, {}, clock)
     for number in range(10_100):
-        head = forward._head(parse_url(f"http://127.0.0.1/{number}"), "/tasks")
-        assert head.startswith(b"POST /%d/tasks HTTP/1.1\r\nhost: 127.0.0.1\r\n" % number)
+        await post(forward, f"http://127.0.0.1/{number}")
+        assert pool.sent[-1].startswith(b"POST /%d/tasks HTTP/1.1\r\nhost: 127.0.0.1\r\n" % number)
     assert len(forward._heads) <= 10_001
 
 

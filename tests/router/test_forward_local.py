@@ -48,9 +48,9 @@ async def test_a_local_autopilot_receives_what_a_remote_one_would() -> None:
 
     async def answer(request: Request) -> Response:
         seen.extend([request.url.path, dict(request.headers), await request.body()])
-        return JSONResponse({"done": True}, 201, {"retry-after": "3"})
+        return JSONResponse({"done": True}, 429, {"retry-after": "3"})
 
-    assert await post(starlette(answer)) == Reply(201, b'{"done":true}', 3.0)
+    assert await post(starlette(answer)) == Reply(429, b'{"done":true}', 3.0)
     path, headers, body = seen
     assert (path, body) == ("/tasks", BODY)
     assert headers.pop("traceparent").startswith("00-4bf92f3577b34da6a3ce929d0e0e4736-")
