@@ -135,11 +135,14 @@ async def test_the_limit_is_exact(pool: Pool) -> None:
         pool.close()
 
 
-async def test_headers_below_their_limit_pass(pool: Pool) -> None:
-    """Headers of nearly the limit are read."""
+async def test_the_limit_of_headers(pool: Pool) -> None:
+    """Headers of nearly the limit are read, more are not, be they in one packet with their body."""
     value = b"x" * (MAX_HEADERS - 1000)
     async with scripted(says(ok(b"{}", b"x-long: " + value))) as server:
         assert dict((await get(pool, server)).headers)[b"x-long"] == value
+        server.play = says(ok(b"{}", b"x-long: " + value, b"x-more: " + b"x" * 1000))
+        with pytest.raises(AnswerTooLarge):
+            await get(pool, server)
         pool.close()
 
 
