@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
 from router.errors import Forbidden, Unauthenticated
 from router.settings import is_loopback
+
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class Scope(Enum):
@@ -94,7 +97,6 @@ def _check_local(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> No
 
 
 def _name_of(host: str) -> str:
-    """Return a Host header's name without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+    """Return a Host header's name without its port, nothing when it is none."""
+    match = _HOST.fullmatch(host)
+    return match[1] if match else ""

@@ -17,7 +17,7 @@ import msgspec
 
 from infra.clock import Clock
 from router.choice import Chooser
-from router.errors import AutopilotError, Deadline, ForwardFailed, Invalid
+from router.errors import AutopilotError, Deadline, ForwardFailed, Invalid, NotReady
 from router.forward import AttemptFailed, Forward, Message, Reply
 from router.health import HealthBook
 from router.journal import Journal, Row
@@ -75,8 +75,10 @@ class Budget:
 
 @dataclass(slots=True)
 class Errand:
-    """One task while it is planned. `deadline` is in the loop's time; `keyed` says that the caller gave an
-    idempotency key."""
+    """One task while it is planned.
+
+    `deadline` and `started` are moments of `time.monotonic`; `keyed`: the caller gave an idempotency key.
+    """
 
     request: PlanRequest
     capability: str
@@ -88,7 +90,7 @@ class Errand:
 
     def elapsed_ms(self) -> float:
         """Return the time since the plan came in."""
-        return round((time.perf_counter() - self.started) * 1000, 3)
+        return round((time.monotonic() - self.started) * 1000, 3)
 
 
 class Schemas:
@@ -96,21 +98,23 @@ class Schemas:
 
     def __init__(self, most: int = 512) -> None:
         self._most = most
-        self._kept: OrderedDict[tuple[str, str, int], Schema] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[tuple[str, int], Schema]] = OrderedDict()
+        """By autopilot and capability: the version of the registration, and its schema."""
 
     def check(self, candidate: Candidate, meta: dict[str, Any]) -> None:
         """Raise `Invalid` when `meta` is not what the candidate's capability takes."""
         document = candidate.capability.input_schema
         if document is None:
             return
-        key = (candidate.name, candidate.capability.name, candidate.revision)
-        schema = self._kept.get(key)
-        if schema is None:
+        key = (candidate.name, candidate.capability.name)
+        version, schema = self._kept.pop(key, (None, None))
+        if schema is None or version != candidate.version:
             from router.schema import Schema  # loads jsonschema, which many processes never need
 
-            schema = self._kept[key] = Schema(document)
-            if len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+            schema = Schema(document)
+        self._kept[key] = candidate.version, schema  # as the one used last
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
         if problems := schema.problems(meta):
             raise Invalid(problems)
 
@@ -148,7 +152,8 @@ class Delivery:
             candidate, reply = await self._deliver(errand, candidates)
         except AutopilotError as error:
             if errand.attempts:
-                self._log(errand, errand.attempts[-1].autopilot, 502, error.code)
+                status = 504 if isinstance(error, Deadline) else 502
+                self._log(errand, errand.attempts[-1].autopilot, status, error.code)
             raise
         outcome = Outcome(
             autopilot=candidate.name,
@@ -169,13 +174,11 @@ class Delivery:
         candidate = self._chooser.choose(candidates)
         if candidate is None:
             raise ForwardFailed(f"nobody that offers {errand.capability} has a lease that still runs")
+        await self._prepare(candidate, errand)
         while True:
-            self._schemas.check(candidate, errand.request.value)
-            if not self._readiness.known(candidate):
-                await self._make_ready(candidate, errand)
             tried.append(candidate.name)
             reply, repeatable = await self._attempt(errand, candidate)
-            following = self._chooser.choose(candidates, tried) if repeatable else None
+            following = await self._following(errand, candidates, tried) if repeatable else None
             if following is not None and self._budget.spend():
                 candidate = following
             elif reply is None or reply.status >= 500:
@@ -183,7 +186,27 @@ class Delivery:
             else:
                 return candidate, reply
 
-    async def _make_ready(self, candidate: Candidate, errand: Errand) -> None:
+    async def _following(
+        self, errand: Errand, candidates: tuple[Candidate, ...], tried: list[str]
+    ) -> Candidate | None:
+        """Return the next best that takes the task; those that do not are passed over, and count as tried.
+
+        What speaks against one of them is no answer: the task was offered to another one already.
+        """
+        while (candidate := self._chooser.choose(candidates, tried)) is not None:
+            try:
+                await self._prepare(candidate, errand)
+            except (Invalid, NotReady, Deadline):
+                tried.append(candidate.name)
+            else:
+                return candidate
+        return None
+
+    async def _prepare(self, candidate: Candidate, errand: Errand) -> None:
+        """Raise `Invalid`, `NotReady` or `Deadline` when a candidate cannot be sent the task."""
+        self._schemas.check(candidate, errand.request.value)
+        if self._readiness.known(candidate):
+            return
         try:
             async with asyncio.timeout_at(errand.deadline):
                 await self._readiness.make(candidate)
@@ -194,8 +217,10 @@ class Delivery:
         """Send once. Return the reply, None for none, and whether another autopilot may get the task."""
         health = self._health.of(candidate.name)
         health.in_flight += 1
-        health.trial = health.is_open
-        began = time.perf_counter()
+        trial = health.is_open and health.trial_due(self._health.monotonic())
+        if trial:
+            health.trial = True
+        began = time.monotonic()
         reply: Reply | None = None
         failure: AttemptFailed | None = None
         try:
@@ -203,7 +228,8 @@ class Delivery:
         except AttemptFailed as error:
             failure = error
         except BaseException:
-            health.abandoned()
+            if trial:
+                health.abandoned()
             raise
         finally:
             health.in_flight -= 1
@@ -213,7 +239,7 @@ class Delivery:
         else:
             health.failed(self._health.monotonic())
             trouble = trouble or f"answered {reply.status}" if reply else trouble
-        duration = round((time.perf_counter() - began) * 1000, 3)
+        duration = round((time.monotonic() - began) * 1000, 3)
         errand.attempts.append(Attempt(candidate.name, reply.status if reply else None, duration, trouble))
         return reply, _may_repeat(reply, failure, keyed=errand.keyed)
 
@@ -235,7 +261,7 @@ class Delivery:
 
 def _failed(errand: Errand) -> AutopilotError:
     last = errand.attempts[-1]
-    late = asyncio.get_running_loop().time() >= errand.deadline
+    late = time.monotonic() >= errand.deadline
     kind = Deadline if late else ForwardFailed
     return kind(
         f"'{last.autopilot}' {last.error}",

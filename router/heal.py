@@ -57,6 +57,8 @@ class Healer:
             report = await self.ensure(None, dry_run=False)
             document = {"id": owner, "timestamp": rfc3339(started), **report.document()}
             kept = {key: value for key, value in document.items() if key != "skipped"}
+            # What was left as it is would fill the store: nearly everything, four times an hour.
+            kept["plan"] = [action for action in document["plan"] if action["action"] != "keep"]
             await self._table.put(
                 (_PASSES, f"{int(started * 1000):013d}-{owner}"), kept, expires_at=started + _KEEP_SECONDS
             )

@@ -12,8 +12,6 @@ import asyncio
 import logging
 from typing import Any, NamedTuple
 
-import msgspec
-
 from infra.clock import Clock, rfc3339
 from infra.table import Table
 from router.errors import AutopilotError
@@ -59,7 +57,9 @@ class Journal:
         self._writer = writer
         self._waiting: list[Row] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
         self._count = 0
+        self._failing = False
         self.lost = 0
         """Rows given up because the store did not take them for too long."""
 
@@ -70,32 +70,42 @@ class Journal:
             self._flushing = asyncio.get_running_loop().create_task(self._later())
 
     async def flush(self) -> None:
-        """Write what is waiting; what the store does not take stays, up to a limit."""
-        rows, self._waiting = self._waiting, []
-        for at in range(0, len(rows), ROWS_PER_DOCUMENT):
-            group = rows[at : at + ROWS_PER_DOCUMENT]
-            try:
-                await self._write(group)
-            except AutopilotError as error:
-                kept = (rows[at:] + self._waiting)[-MOST_WAITING:]
-                self.lost += len(rows) - at + len(self._waiting) - len(kept)
-                self._waiting = kept
-                log.warning(
-                    "log rows wait for the store: %s waiting, %s lost: %s", len(kept), self.lost, error
-                )
-                return
+        """Write what is waiting, and wait for what is just being written.
+
+        What the store does not take stays, up to a limit.
+        """
+        async with self._turn:
+            rows, self._waiting = self._waiting, []
+            for at in range(0, len(rows), ROWS_PER_DOCUMENT):
+                try:
+                    await self._write(rows[at : at + ROWS_PER_DOCUMENT])
+                except AutopilotError as error:
+                    self._keep(rows[at:], error)
+                    return
+                self._failing = False
+
+    def _keep(self, rows: list[Row], error: AutopilotError) -> None:
+        """Put rows back to the front of those that wait; say so once for as long as the store fails."""
+        kept = (rows + self._waiting)[-MOST_WAITING:]
+        self.lost += len(rows) + len(self._waiting) - len(kept)
+        self._waiting = kept
+        if not self._failing:
+            log.warning("log rows wait for the store: %s waiting, %s lost: %s", len(kept), self.lost, error)
+        self._failing = True
 
     async def _later(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(DELAY_SECONDS)
-            await self.flush()
-        self._flushing = None
+        try:
+            while self._waiting:
+                await asyncio.sleep(DELAY_SECONDS)
+                await self.flush()
+        finally:
+            self._flushing = None
 
     async def _write(self, rows: list[Row]) -> None:
         self._count += 1
         first = rows[0].ts
         key = (f"log:{rfc3339(first)[:10]}", f"{int(first * 1000):013d}-{self._writer}-{self._count:08d}")
-        document = {"fields": Row._fields, "rows": msgspec.to_builtins(rows)}
+        document = {"fields": Row._fields, "rows": rows}
         await self._table.put(key, document, expires_at=self._clock() + KEEP_SECONDS)
 
     async def rows(self, day: str, *, limit: int = 1000) -> list[dict[str, Any]]:

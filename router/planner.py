@@ -5,7 +5,6 @@ Explaining is the same decision without the sending.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any, NamedTuple
 
@@ -15,13 +14,13 @@ from infra.clock import NewId
 from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.delivery import Delivery, Errand, Outcome
-from router.errors import Invalid, LoopDetected, NoAutopilot, TaskRequired
+from router.errors import Conflict, Deadline, Invalid, LoopDetected, NoAutopilot, NotFound, TaskRequired
 from router.forward import MAX_HOPS, AttemptFailed, Forward, Message, Reply
 from router.health import HealthBook
-from router.model import Capability, PlanRequest
+from router.model import MAX_CAPABILITIES, Capability, PlanRequest
 from router.parse import parse_capability
 from router.readiness import Readiness
-from router.registry import Registry
+from router.registry import Record, Registry
 from router.routes import Candidate, Routes
 from router.trace import Trace
 
@@ -70,7 +69,7 @@ class Planner:
         refuses, `NotReady` with nothing sent, `LoopDetected`, `ForwardFailed`, `Deadline`, and
         `StoreUnavailable` when the registry cannot be read.
         """
-        started = time.perf_counter()
+        started = time.monotonic()  # what the event loop counts in as well
         timeout = request.timeout_ms / 1000 if request.timeout_ms else self._timeout
         if caller.hops >= MAX_HOPS:
             raise LoopDetected(f"the task has been through {caller.hops} routers already")
@@ -87,7 +86,7 @@ class Planner:
                 hops=caller.hops,
             ),
             keyed=bool(caller.key),
-            deadline=asyncio.get_running_loop().time() + timeout,
+            deadline=started + timeout,
             started=started,
         )
         candidates = await self._candidates(request, capability)
@@ -105,7 +104,9 @@ class Planner:
         """
         capability = await self._capability(request)
         candidates = await self._candidates(request, capability)
-        family = await self._routes.family(capability.partition(".")[0]) if not candidates else []
+        family = []
+        if not candidates and request.autopilot is None:
+            family = [record.autopilot.name for record in await self._family(capability)]
         if not candidates and not family:
             raise await self._nobody(request, capability)
         chosen = self._chooser.choose(candidates)
@@ -149,20 +150,30 @@ class Planner:
     async def _configure(self, errand: Errand) -> tuple[Candidate, ...]:
         """Ask those that offer the family, in the order of their names, to add the capability."""
         body = msgspec.json.encode({"enable": errand.capability})
-        for name in await self._routes.family(errand.capability.partition(".")[0]):
-            record = await self._registry.get(name)
-            if record is None:
-                continue
+        for record in await self._family(errand.capability):
+            name = record.autopilot.name
             asked = record.candidate(Capability(errand.capability))
             message = errand.message._replace(id=self._new_id("msg"), body=body)
             try:
                 reply = await self._forward.post(asked, "/configure", message, errand.deadline)
-            except AttemptFailed:
+            except AttemptFailed as error:
+                if error.late:
+                    raise Deadline(f"'{name}' was asked to add {errand.capability}: {error}") from None
                 continue
-            if 200 <= reply.status < 300:
+            if not 200 <= reply.status < 300:
+                continue
+            try:
                 await self._registry.add_capability(name, _configured(errand.capability, reply))
-                return await self._routes.candidates(errand.capability)
+            except (NotFound, Conflict):
+                continue  # it was removed meanwhile, or it is full
+            return await self._routes.candidates(errand.capability)
         return ()
+
+    async def _family(self, capability: str) -> list[Record]:
+        """Return those that may be asked to add a capability: callers make names up, and none learns all."""
+        names = await self._routes.family(capability.partition(".")[0])
+        records = [await self._registry.get(name) for name in names]
+        return [one for one in records if one and len(one.autopilot.capabilities) < MAX_CAPABILITIES]
 
     async def _nobody(self, request: PlanRequest, capability: str) -> NoAutopilot:
         records, _ = await self._registry.page(after=None, limit=50)

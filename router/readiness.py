@@ -13,8 +13,6 @@ from router.routes import Candidate
 
 KNOWN_SECONDS = 60.0
 
-_Version = tuple[str, int]
-
 
 class Readiness:
     """Remembers for `KNOWN_SECONDS` which registrations have all they need."""
@@ -23,22 +21,22 @@ class Readiness:
         self._registry = registry
         self._provider = provider
         self._monotonic = monotonic
-        self._known: dict[str, tuple[_Version, float]] = {}
-        self._making: dict[_Version, asyncio.Task[None]] = {}
+        self._known: dict[str, tuple[tuple[str, int], float]] = {}
+        self._making: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def known(self, candidate: Candidate) -> bool:
         """Whether nothing has to be looked up or made for it."""
         if not candidate.needy:
             return True
         version, until = self._known.get(candidate.name, (None, 0.0))
-        return version == _version(candidate) and self._monotonic() < until
+        return version == candidate.version and self._monotonic() < until
 
     async def make(self, candidate: Candidate) -> None:
         """Create what is missing, once for all who ask at the same time.
 
         Raises `NotReady` with the details when something cannot be.
         """
-        version = _version(candidate)
+        version = candidate.version
         making = self._making.get(version)
         if making is None:
             making = self._making[version] = asyncio.ensure_future(self._make(candidate))
@@ -61,7 +59,7 @@ class Readiness:
             raise self._not_ready(candidate, details) from error
         if not report.ok:
             raise self._not_ready(candidate, report.errors)
-        self._known[candidate.name] = (_version(candidate), self._monotonic() + KNOWN_SECONDS)
+        self._known[candidate.name] = (candidate.version, self._monotonic() + KNOWN_SECONDS)
 
     def _not_ready(self, candidate: Candidate, details: list[dict[str, str]]) -> NotReady:
         return NotReady(
@@ -70,12 +68,3 @@ class Readiness:
             autopilot=candidate.name,
             hint="POST /autopilot/ensure-infra shows what is missing and creates it",
         )
-
-
-def _version(candidate: Candidate) -> _Version:
-    """Return what tells one state of a registration from all others.
-
-    Revisions alone do not: a registration that was removed and comes back under its name starts at 1 again,
-    but with another secret.
-    """
-    return candidate.secret, candidate.revision

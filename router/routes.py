@@ -44,6 +44,15 @@ class Candidate:
     revision: int
     secret: str
 
+    @property
+    def version(self) -> tuple[str, int]:
+        """What tells one state of a registration from all others.
+
+        Revisions alone do not: a registration that was removed and comes back under its name starts at 1
+        again, but with another secret.
+        """
+        return self.secret, self.revision
+
 
 class Route(NamedTuple):
     """The candidates of a capability in the order of priority, weight and name, and when they were read."""

@@ -169,6 +169,7 @@ class FakeForward(Forward):
         self.sent: list[tuple[str, str, Message]] = []
         self.states: dict[str, State] = {}
         self.probed: list[str] = []
+        self.deadlines: list[float] = []
 
     def on(self, name: str, *steps: Step, path: str = "/tasks") -> None:
         """Script what an autopilot does with the calls to a path."""
@@ -180,6 +181,7 @@ class FakeForward(Forward):
 
     async def post(self, candidate: Candidate, path: str, message: Message, deadline: float) -> Reply:
         self.sent.append((candidate.name, path, message))
+        self.deadlines.append(deadline)
         steps = self.scripts.get((candidate.name, path), [OK])
         step = steps.pop(0) if len(steps) > 1 else steps[0]
         if isinstance(step, Reply):

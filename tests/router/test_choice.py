@@ -176,7 +176,7 @@ _candidate = st.fixed_dictionaries(
     st.sampled_from([0.0, 11.0]),
     st.lists(st.sampled_from("abcdefgh"), unique=True),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_stopping_early_gives_the_answer_of_sorting_all(
     drawn: list[dict[str, Any]], passed: float, tried: list[str]
 ) -> None:

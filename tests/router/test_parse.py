@@ -556,7 +556,7 @@ def autopilots(draw: st.DrawFn) -> Autopilot:
 
 
 @given(autopilots())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_registration_shown_can_be_registered_again(autopilot: Autopilot) -> None:
     """What the API shows, sent back as JSON, is the same registration."""
     assert parse_autopilot(json.loads(json.dumps(autopilot.document()))) == autopilot
@@ -582,7 +582,7 @@ _shaped = st.recursive(
 
 @given(_json | _shaped)
 @example({"capabilities": [{"name": {"name": []}}], "tasks": {"\ud800": "\ud800"}})
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_json_is_a_value_or_invalid(value: Any) -> None:
     """No value of any shape raises anything but `Invalid`, which always names at least one problem."""
     for parse in (parse_autopilot, parse_needs, parse_capability, lambda it: parse_plan(it, b"{}")):

@@ -1,0 +1,197 @@
+"""Settings: every variable, every problem at once, and secrets that do not print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.addresses import Address
+from infra.outbound import Allowed, Url, parse_url
+from router.errors import Invalid
+from router.settings import Secret, Settings, is_loopback, read, read_client
+
+KEY = "0123456789abcdef"
+
+
+def problems(environment: dict[str, str], host: str = "127.0.0.1") -> dict[str, str]:
+    """Return what is wrong, by variable."""
+    with pytest.raises(Invalid) as refused:
+        read(environment, host=host)
+    return {problem.field: problem.message for problem in refused.value.problems}
+
+
+def address(text: str) -> Address:
+    """Return an address."""
+    found = parse_url(f"http://{text}").address
+    assert found is not None
+    return found
+
+
+def test_without_variables_the_defaults_hold() -> None:
+    """Local, the embedded store, loopback endpoints, no services."""
+    settings = read({})
+    assert (settings.auth, settings.table, settings.data) == ("local", "", Path(".autopilot"))
+    assert not settings.api_key
+    assert settings.allowed.name("localhost")
+    for text in ("127.0.0.1", "127.9.9.9", "[::1]"):
+        assert settings.allowed.holds(address(text))
+    assert not settings.allowed.holds(address("10.0.0.1"))
+    assert (settings.model, settings.mail_from) == ("gpt-4o-mini", "autopilot@localhost")
+    assert not any((settings.cf_token, settings.openai_key, settings.stripe_key, settings.smtp_url))
+
+
+def test_every_variable_is_read() -> None:
+    """Each one ends up in its place."""
+    settings = read(
+        {
+            "AUTOPILOT_AUTH": "required",
+            "AUTOPILOT_API_KEY": KEY,
+            "AUTOPILOT_TABLE": "table",
+            "AUTOPILOT_DATA": "/var/data",
+            "AUTOPILOT_ALLOW_ENDPOINTS": " build.internal , 10.0.0.0/8,,fd00::/8 ",
+            "AUTOPILOT_PUBLIC_URL": "https://router.example/",
+            "DYNAMODB_ENDPOINT_URL": "http://127.0.0.1:8000",
+            "CF_API_TOKEN": "cf",
+            "OPENAI_API_KEY": "openai",
+            "OPENAI_BASE_URL": "https://models.example/v1",
+            "AUTOPILOT_MODEL": "small",
+            "STRIPE_API_KEY": "stripe",
+            "STRIPE_API_BASE": "https://stripe.example",
+            "AUTOPILOT_SMTP_URL": "smtps://u:p@mail.example",
+            "AUTOPILOT_MAIL_FROM": "router@example.org",
+        }
+    )
+    assert (settings.auth, settings.table, settings.data) == ("required", "table", Path("/var/data"))
+    assert settings.public_url == "https://router.example"
+    assert settings.dynamodb_endpoint == "http://127.0.0.1:8000"
+    assert (settings.openai_base_url, settings.model) == ("https://models.example/v1", "small")
+    assert (settings.stripe_base_url, settings.mail_from) == ("https://stripe.example", "router@example.org")
+    secrets = (settings.api_key, settings.cf_token, settings.openai_key, settings.stripe_key)
+    assert [secret.reveal() for secret in secrets] == [KEY, "cf", "openai", "stripe"]
+    assert settings.smtp_url.reveal() == "smtps://u:p@mail.example"
+    assert settings.allowed.name("build.internal")
+    assert settings.allowed.holds(address("10.1.2.3"))
+    assert settings.allowed.holds(address("[fd00::1]"))
+    assert not settings.allowed.holds(address("127.0.0.1"))
+
+
+def test_a_variable_that_is_empty_is_not_set() -> None:
+    """As shells and compose files leave them."""
+    empty = dict.fromkeys(
+        ("AUTOPILOT_AUTH", "AUTOPILOT_API_KEY", "AUTOPILOT_DATA", "AUTOPILOT_MODEL", "AUTOPILOT_MAIL_FROM"),
+        "",
+    )
+    settings = read({**empty, "AUTOPILOT_ALLOW_ENDPOINTS": ""})
+    assert (settings.auth, settings.data, settings.model) == ("local", Path(".autopilot"), "gpt-4o-mini")
+    assert settings.allowed.name("localhost")
+
+
+@pytest.mark.parametrize(
+    ("environment", "host", "auth"),
+    [
+        ({}, "127.0.0.1", "local"),
+        ({}, "localhost", "local"),
+        ({}, "::1", "local"),
+        ({"AUTOPILOT_API_KEY": KEY}, "127.0.0.1", "required"),
+        ({"AUTOPILOT_API_KEY": KEY, "AUTOPILOT_AUTH": "local"}, "127.0.0.1", "local"),
+        ({"AUTOPILOT_API_KEY": KEY}, "0.0.0.0", "required"),
+        ({"AUTOPILOT_API_KEY": KEY}, "router.example", "required"),
+    ],
+)
+def test_a_key_is_required_wherever_others_could_call(
+    environment: dict[str, str], host: str, auth: str
+) -> None:
+    """Open only on this machine, and there only while no key is set or it is asked for."""
+    settings = read(environment, host=host)
+    assert settings.auth == auth
+    assert settings.allowed.name("localhost") is (auth == "local")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "router.example", ""])
+def test_serving_others_without_a_key_is_refused(host: str) -> None:
+    """Whether the mode is asked for or follows from the host."""
+    assert set(problems({}, host)) == {"AUTOPILOT_API_KEY"}
+    assert set(problems({"AUTOPILOT_AUTH": "required"}, host)) == {"AUTOPILOT_API_KEY"}
+    for environment in ({}, {"AUTOPILOT_API_KEY": KEY}):
+        found = problems({**environment, "AUTOPILOT_AUTH": "local"}, host)
+        assert set(found) == {"AUTOPILOT_AUTH"}
+
+
+def test_a_required_key_must_be_there() -> None:
+    """Also on this machine."""
+    assert set(problems({"AUTOPILOT_AUTH": "required"})) == {"AUTOPILOT_API_KEY"}
+
+
+def test_a_short_key_is_refused() -> None:
+    """15 characters are too few, 16 are enough."""
+    assert set(problems({"AUTOPILOT_API_KEY": KEY[:15]})) == {"AUTOPILOT_API_KEY"}
+    assert read({"AUTOPILOT_API_KEY": KEY}).api_key
+
+
+@pytest.mark.parametrize(
+    "entry", ["10.0.0.0/33", "10.0.0.1/8", "a b", "http://x", "x/y", "1.2.3", "[::1]", "a..b"]
+)
+def test_an_allow_list_that_cannot_be_read_is_refused(entry: str) -> None:
+    """By the variable's name, whichever rule it breaks: a typing error must not open or close more."""
+    assert set(problems({"AUTOPILOT_ALLOW_ENDPOINTS": f"localhost,{entry}"})) == {"AUTOPILOT_ALLOW_ENDPOINTS"}
+
+
+def test_all_problems_are_reported_together_and_show_no_secret() -> None:
+    """Whoever sets a router up corrects everything at once."""
+    found = problems(
+        {"AUTOPILOT_AUTH": "maybe", "AUTOPILOT_API_KEY": "hush", "AUTOPILOT_ALLOW_ENDPOINTS": "10.0.0.0/99"}
+    )
+    assert set(found) == {"AUTOPILOT_AUTH", "AUTOPILOT_API_KEY", "AUTOPILOT_ALLOW_ENDPOINTS"}
+    assert "hush" not in str(found)
+
+
+def test_secrets_print_as_stars() -> None:
+    """In every way of turning settings into text."""
+    names = ("AUTOPILOT_API_KEY", "CF_API_TOKEN", "OPENAI_API_KEY", "STRIPE_API_KEY", "AUTOPILOT_SMTP_URL")
+    settings = read(dict.fromkeys(names, "hush-hush-hush-hush"))
+    assert "hush" not in f"{settings} {settings!r} {settings.api_key} {settings.api_key!r}"
+    assert str(Secret("x")) == "Secret('****')"
+    assert (bool(Secret("")), bool(Secret("x"))) == (False, True)
+
+
+def test_settings_do_not_change() -> None:
+    """They are read once."""
+    with pytest.raises(AttributeError):
+        Settings().table = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.255.0.9", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("128.0.0.1", False),
+        ("localhost.evil.example", False),
+        ("", False),
+        ("127.1", False),
+        ("0x7f000001", False),
+    ],
+)
+def test_which_hosts_are_this_machine(host: str, local: bool) -> None:
+    """In their plain spelling only."""
+    assert is_loopback(host) is local
+
+
+def test_what_a_client_needs() -> None:
+    """Where the router is, and the key if there is one."""
+    assert read_client({}) == ("http://127.0.0.1:8080", "")
+    environment = {"ORCHESTRATOR_URL": "https://router.example/", "AUTOPILOT_API_KEY": KEY}
+    assert read_client(environment) == ("https://router.example", KEY)
+
+
+def test_an_allow_list_of_its_own_replaces_the_default() -> None:
+    """Who lists one host did not list loopback."""
+    settings = read({"AUTOPILOT_ALLOW_ENDPOINTS": "Build.Internal."})
+    assert settings.allowed == Allowed(frozenset({"build.internal"}))
+    assert isinstance(parse_url("http://build.internal"), Url)
