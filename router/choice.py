@@ -7,7 +7,7 @@ takes no part.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from router.health import HealthBook, State
@@ -34,12 +34,14 @@ class Chooser:
         self._routes = routes
         self._health = health
 
-    def choose(self, candidates: Iterable[Candidate], tried: Collection[str] = ()) -> Candidate | None:
+    def choose(self, candidates: Sequence[Candidate], tried: Collection[str] = ()) -> Candidate | None:
         """Return the best candidate that is not in `tried`, or None.
 
         `candidates` are sorted by priority, weight and name, so the first that is well and idle cannot be
         beaten: the search stops there and does not grow with the number of candidates.
         """
+        if len(candidates) == 1 and not tried and not candidates[0].leased:
+            return candidates[0]
         best: Candidate | None = None
         best_rank: Rank | None = None
         for candidate in candidates:

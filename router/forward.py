@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from infra.clock import Clock
-from infra.outbound import Url
 from infra.pool import Answer, AnswerTooLarge, Late, NotSent, Pool, Unanswered
 from router import __version__
 from router.errors import EndpointRefused
@@ -33,6 +32,11 @@ _FIXED = (
     f"\r\nuser-agent: autopilot-router/{__version__}\r\naccept: application/json"
     "\r\naccept-encoding: identity\r\ncontent-type: application/json"
 ).encode()
+_VARIABLE = (
+    b"\r\ntraceparent: %b\r\nwebhook-id: %b\r\nwebhook-timestamp: %b\r\nwebhook-signature: %b"
+    b"\r\nidempotency-key: %b\r\nx-autopilot-hops: %b\r\ncontent-length: %d\r\n\r\n"
+)
+_LATER = frozenset({429, 503})
 _decode = msgspec.json.Decoder().decode
 
 
@@ -74,7 +78,7 @@ class Forward:
         self._pool = pool
         self._local = local
         self._clock = clock
-        self._heads: dict[tuple[Url, str], bytes] = {}
+        self._heads: dict[tuple[str, str], bytes] = {}
 
     async def post(self, candidate: Candidate, path: str, message: Message, deadline: float) -> Reply:
         """Post a message to `path` of an autopilot; `deadline` is in the loop's time.
@@ -85,13 +89,11 @@ class Forward:
         try:
             if candidate.url is None:
                 answer = await self._in_process(
-                    candidate.endpoint, "POST", path, headers, message.body, deadline
+                    candidate.endpoint, "POST", path, list(headers.items()), message.body, deadline
                 )
             else:
-                head = self._head(candidate.url, path)
-                length = b"\r\ncontent-length: %d\r\n\r\n" % len(message.body)
-                lines = b"".join([b"\r\n%b: %b" % header for header in headers])
-                request = b"".join((head, lines, length, message.body))
+                head = self._heads.get((candidate.endpoint, path)) or self._head(candidate, path)
+                request = head % (*headers.values(), len(message.body)) + message.body
                 answer = await self._pool.exchange(candidate.url, request, deadline=deadline)
         except (NotSent, EndpointRefused):
             # One text for both: whether an address is refused or dead is nobody's business out there.
@@ -104,7 +106,8 @@ class Forward:
             raise AttemptFailed(str(error), safe=False) from None
         if 300 <= answer.status < 400:
             raise AttemptFailed("answered with a redirect, which is not followed", safe=False)
-        return Reply(answer.status, _json_of(answer.body), _retry_after(answer.headers))
+        retry_after = _retry_after(answer.headers) if answer.status in _LATER else None
+        return Reply(answer.status, _json_of(answer.body), retry_after)
 
     async def probe(self, candidate: Candidate, deadline: float) -> State:
         """Ask an autopilot's `GET /health`; one that has none stays unknown."""
@@ -124,25 +127,27 @@ class Forward:
             return State.DOWN
         return _state_of(answer)
 
-    def _headers(self, candidate: Candidate, message: Message) -> list[tuple[bytes, bytes]]:
+    def _headers(self, candidate: Candidate, message: Message) -> dict[bytes, bytes]:
+        """Return the headers that differ from message to message, in the order of `_VARIABLE`."""
         timestamp = int(self._clock())
         signature = sign(candidate.secret, message.id, timestamp, message.body)
-        return [
-            (b"traceparent", message.trace.child().encode()),
-            (b"webhook-id", message.id.encode()),
-            (b"webhook-timestamp", b"%d" % timestamp),
-            (b"webhook-signature", signature.encode()),
-            (b"idempotency-key", message.key.encode()),
-            (b"x-autopilot-hops", b"%d" % (message.hops + 1)),
-        ]
+        return {
+            b"traceparent": message.trace.child().encode(),
+            b"webhook-id": message.id.encode(),
+            b"webhook-timestamp": b"%d" % timestamp,
+            b"webhook-signature": signature.encode(),
+            b"idempotency-key": message.key.encode(),
+            b"x-autopilot-hops": b"%d" % (message.hops + 1),
+        }
 
-    def _head(self, url: Url, path: str) -> bytes:
-        head = self._heads.get((url, path))
-        if head is None:
-            if len(self._heads) > 10_000:
-                self._heads.clear()
-            head = f"POST {url.target(path)} HTTP/1.1\r\nhost: {url.authority}".encode("ascii") + _FIXED
-            self._heads[url, path] = head
+    def _head(self, candidate: Candidate, path: str) -> bytes:
+        """Return the head of every request to an endpoint, with a place for what differs."""
+        assert candidate.url is not None
+        if len(self._heads) > 10_000:
+            self._heads.clear()
+        start = f"POST {candidate.url.target(path)} HTTP/1.1\r\nhost: {candidate.url.authority}"
+        head = start.encode("ascii").replace(b"%", b"%%") + _FIXED + _VARIABLE
+        self._heads[candidate.endpoint, path] = head
         return head
 
     async def _in_process(

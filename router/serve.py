@@ -16,6 +16,7 @@ import uvicorn
 from croniter import croniter
 
 from router.errors import AutopilotError, Conflict
+from router.onewrite import OneWrite
 from router.settings import Settings
 from router.wiring import System, build
 
@@ -26,7 +27,7 @@ REFRESH_SECONDS = 1.0
 PROBE_SECONDS = 10.0
 SCHEDULE_SECONDS = 1.0
 SCHEDULE_LOOPS = 3
-STOP_SECONDS = 4
+STOP_SECONDS = 3
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -61,7 +62,7 @@ async def serve(settings: Settings, bound: socket.socket, ready: Callable[[str],
     server = _Server(
         uvicorn.Config(
             system.app,
-            http="httptools",
+            http=OneWrite,
             access_log=False,
             lifespan="off",
             log_config=None,
@@ -69,6 +70,7 @@ async def serve(settings: Settings, bound: socket.socket, ready: Callable[[str],
             date_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
             ws="none",
+            proxy_headers=False,  # who calls is who is connected: nobody may say otherwise
         )
     )
     serving = asyncio.create_task(server.serve([bound]))
@@ -144,6 +146,8 @@ async def _heal(system: System) -> None:
             continue
         except AutopilotError as error:
             log.warning("self-heal: %s", error)
+        except Exception:
+            log.exception("self-heal failed")  # and is tried again: a pass lost is not all of them
         else:
             created = sum(len(names) for names in report["created"].values())
             log.info("self-heal: created %s, errors %s", created, len(report["errors"]))

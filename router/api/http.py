@@ -162,7 +162,7 @@ class Resource:
         except Exception:
             log.exception("unexpected error on %s %s, trace %s", scope["method"], scope["path"], trace.id)
             reply = problem_reply(AutopilotError(), trace.id)
-        await respond(reply, send)
+        await respond(reply, send, cacheable=scope["method"] != "POST")
 
 
 def problem_reply(
@@ -175,21 +175,13 @@ def problem_reply(
     return Reply(status, encode(document_of(error, trace_id)), headers, MEDIA_TYPE.encode())
 
 
-async def respond(reply: Reply, send: Send) -> None:
-    """Send a reply."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": reply.status,
-            "headers": [
-                (b"content-type", reply.media_type),
-                (b"content-length", b"%d" % len(reply.body)),
-                (b"cache-control", b"no-store"),
-                (b"x-content-type-options", b"nosniff"),
-                *reply.headers,
-            ]
-            if reply.status != 204
-            else [*reply.headers],
-        }
-    )
+_LOOKED_AT = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+
+
+async def respond(reply: Reply, send: Send, *, cacheable: bool) -> None:
+    """Send a reply. One that a cache might keep or a browser show says that they must not."""
+    headers = [*reply.headers, *_LOOKED_AT] if cacheable else [*reply.headers]
+    if reply.status != 204:
+        headers += ((b"content-type", reply.media_type), (b"content-length", b"%d" % len(reply.body)))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
