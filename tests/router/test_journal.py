@@ -187,6 +187,15 @@ async def test_only_so_many_rows_wait(parts: Core, journal: Journal) -> None:
     assert journal.lost == 31
 
 
+async def test_a_quiet_day_is_read_across_its_documents(journal: Journal) -> None:
+    """However many there are, newest first, up to the limit."""
+    for number in range(120):
+        journal.forwarded(row(number))
+        await journal.flush()
+    assert await numbers(journal) == [float(number) for number in reversed(range(120))]
+    assert await numbers(journal, 60) == [float(number) for number in range(119, 59, -1)]
+
+
 async def test_days_are_apart_and_rows_expire(parts: Core, journal: Journal) -> None:
     """Each row is found under its day, for thirty days."""
     journal.forwarded(row(1))

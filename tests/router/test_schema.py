@@ -121,6 +121,20 @@ def test_schemas_that_cannot_serve_are_refused_at_registration(document: dict[st
     assert part in complaint
 
 
+def test_an_id_that_is_no_uri_is_refused_where_it_matters() -> None:
+    """Nothing can be found relative to it."""
+    document = {"$id": "http://[", "$defs": {"x": {"$id": "y"}}}
+    assert "is no URI" in (complaint_about(document) or "")
+
+
+def test_a_schema_nested_beyond_all_bodies_is_refused() -> None:
+    """An autopilot's answer to /configure may be deeper than any registration."""
+    document: dict[str, Any] = {}
+    for _ in range(400):
+        document = {"not": document}
+    assert complaint_about(document) == "is nested too deep"
+
+
 def test_a_reference_is_only_one_where_a_schema_stands() -> None:
     """A field called $ref, and values that look like references, are left alone."""
     document = {
