@@ -114,16 +114,17 @@ def _serve(parsed: argparse.Namespace) -> int:
         settings = replace(settings, data=parsed.data)
     try:
         bound = bind(parsed.host, parsed.port)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except OSError as error:
         _say(f"cannot listen on {parsed.host}:{parsed.port}: {error}")
         return FAILED
 
     def ready(url: str) -> None:
         print(f"listening on {url}", flush=True)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with bound, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, bound, ready))
-    return 0
+        # All is written and closed. A name look-up that hangs sits in a thread nobody can stop: not to wait.
+        os._exit(0)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -31,15 +31,15 @@ STOP_SECONDS = 3
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises OSError when the address is taken."""
+    """Return a listening socket. Raises OSError when the address is taken, or cannot be one of ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
-    except OSError:
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:
         bound.close()
-        raise
+        raise error if isinstance(error, OSError) else OSError(str(error)) from None
     bound.listen(2048)
     bound.setblocking(False)  # noqa: FBT003  a name would not be taken
     return bound
