@@ -16,6 +16,7 @@ import uvicorn
 from croniter import croniter
 
 from router.errors import AutopilotError, Conflict
+from router.heal import Healer
 from router.onewrite import OneWrite
 from router.settings import Settings
 from router.wiring import System, build
@@ -140,14 +141,19 @@ async def _heal(system: System) -> None:
     while True:
         now = time.time()
         await asyncio.sleep(croniter(HEAL_SCHEDULE, now).get_next(float) - now)
-        try:
-            report = await system.healer.heal()
-        except Conflict:
-            continue
-        except AutopilotError as error:
-            log.warning("self-heal: %s", error)
-        except Exception:
-            log.exception("self-heal failed")  # and is tried again: a pass lost is not all of them
-        else:
-            created = sum(len(names) for names in report["created"].values())
-            log.info("self-heal: created %s, errors %s", created, len(report["errors"]))
+        await _pass(system.healer)
+
+
+async def _pass(healer: Healer) -> None:
+    """Run a self-heal pass and log what came of it; no failure ends the passes to come."""
+    try:
+        report = await healer.heal()
+    except Conflict:
+        return
+    except AutopilotError as error:
+        log.warning("self-heal: %s", error)
+    except Exception:
+        log.exception("self-heal failed")
+    else:
+        created = sum(len(names) for names in report["created"].values())
+        log.info("self-heal: created %s, errors %s", created, len(report["errors"]))

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from router.cli import main
-from router.serve import bind, serve, url_of
+from router.errors import Conflict, StoreUnavailable
+from router.heal import Healer
+from router.serve import _every, _pass, bind, serve, url_of
 from router.settings import read
 from tests.process import Served, serving
 from tests.upstream import Received, Told, upstream
@@ -354,8 +356,9 @@ def collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("collector")
-async def test_the_loops_do_their_work(tmp_path: Path) -> None:
-    """In one process: a schedule fires, and what an autopilot says of its health is seen without a task."""
+async def test_the_loops_do_their_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schedule fires, health is seen without a task, and missing storage is made without being asked."""
+    monkeypatch.setattr("router.serve.HEAL_SCHEDULE", "* * * * * *")  # every second
     bound = bind("127.0.0.1", 0)
     url = url_of(bound)
     ready = asyncio.Event()
@@ -366,7 +369,8 @@ async def test_the_loops_do_their_work(tmp_path: Path) -> None:
         await asyncio.wait_for(ready.wait(), 10)
         async with httpx.AsyncClient(base_url=url) as client, upstream() as ill:
             ill.tell = lambda _: Told(200, b'{"status":"degraded"}')
-            body = {"name": "ill", "endpoint": ill.url, "capabilities": ["a.b"]}
+            body: dict[str, Any] = {"name": "ill", "endpoint": ill.url, "capabilities": ["a.b"]}
+            body["needs"] = {"queues": ["jobs"]}
             assert (await client.post("/autopilot/registry", json=body)).status_code == 201
             built_in = {"name": "ai-employee", "endpoint": "local:ai-employee"}
             body = {**built_in, "capabilities": ["task.schedule", "crm.lead.create", "crm.lead.update"]}
@@ -376,14 +380,58 @@ async def test_the_loops_do_their_work(tmp_path: Path) -> None:
             assert (await client.post("/autopilot/plan", json=plan)).json()["ok"]
             update = {"email": "a@example.com", "note": "x"}
             plan = {"capability": "crm.lead.update", "meta": update}
-            fired = probed = False
+            fired = probed = healed = False
             deadline = time.perf_counter() + 8
-            while not (fired and probed) and time.perf_counter() < deadline:
+            while not (fired and probed and healed) and time.perf_counter() < deadline:
                 await asyncio.sleep(0.05)
                 fired = (await client.post("/autopilot/plan", json=plan)).json()["ok"]
                 rows = (await client.get("/autopilot/list?capability=a.b")).json()["autopilots"]
                 probed = rows[0]["health"] == "degraded"
-            assert (fired, probed) == (True, True)
+                diagnosed = (await client.get("/autopilot/diagnose")).json()
+                healed = [one["name"] for one in diagnosed["resources"]["queues"]] == ["jobs"]
+            assert (fired, probed, healed) == (True, True, True)
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 10)
+
+
+async def test_a_loop_goes_on_after_any_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """What is expected to fail is a warning, what is not an error with its traceback; each is told once."""
+    calls = 0
+    done = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal calls
+        calls += 1
+        if calls in {1, 2}:
+            raise StoreUnavailable("the store is away")
+        if calls == 4:
+            raise ValueError("nobody expected this")
+        if calls == 6:
+            done.set()
+
+    task = asyncio.create_task(_every(0.0, "work", work))
+    await asyncio.wait_for(done.wait(), 5)
+    task.cancel()
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told == [("WARNING", "work: the store is away"), ("ERROR", "work failed")]
+
+
+async def test_self_heal_goes_on_after_any_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """A pass that another runs, a store that is away and what nobody expected do not end the passes."""
+    caplog.set_level("INFO")
+    failures: list[Exception] = [Conflict(), StoreUnavailable("the store is away"), ValueError("unexpected")]
+
+    class Failing:
+        async def heal(self) -> dict[str, Any]:
+            if failures:
+                raise failures.pop(0)
+            return {"created": {"kv": [1, 2], "r2": []}, "errors": []}
+
+    for _ in range(4):
+        await _pass(cast(Healer, Failing()))
+    assert [record.getMessage() for record in caplog.records] == [
+        "self-heal: the store is away",
+        "self-heal failed",
+        "self-heal: created 2, errors 0",
+    ]
