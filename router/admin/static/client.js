@@ -16,7 +16,7 @@ export class Problem extends Error {
 /**
  * Sends a request and returns the JSON of its answer, null for none. `body` is a value, or JSON text as a
  * string. An answer that is no problem document is returned whatever its status: a report of what failed is
- * an answer. Asks for a key, and again, while the router wants one. Throws Problem.
+ * an answer. Asks for a key, and again, while the router wants one, until that is declined. Throws Problem.
  */
 export async function ask(method, path, body, headers = {}) {
   for (;;) {
@@ -30,7 +30,9 @@ export async function ask(method, path, body, headers = {}) {
     $("enter-key").hidden = false;
     // Somebody else may have been given a new key since this request was sent.
     const renewed = sessionStorage.getItem(STORED) !== key;
-    if (!renewed && !(await enterKey(key ? answer.detail : ""))) throw new Problem(answer);
+    if (!renewed && (declined || !(await enterKey(key ? answer.detail : "")))) {
+      throw new Problem({ hint: "The button for it is at the top of the page.", ...answer });
+    }
   }
 }
 
@@ -74,6 +76,7 @@ function isProblem(response) {
 }
 
 let asking = null; // several requests are refused at once: they wait for one dialog
+let declined = false; // then requests that follow fail at once, until the button is used
 
 /** Asks for a key; `refusal` says why the last one was not taken. Returns whether one was given. */
 export function enterKey(refusal = "") {
@@ -94,8 +97,9 @@ function showKeyDialog(refusal) {
       const key = dialog.returnValue && $("key-input").value;
       $("key-input").value = "";
       if (key) sessionStorage.setItem(STORED, key);
+      declined = !key;
       showKeyButtons();
-      resolve(Boolean(key));
+      resolve(!declined);
     }, { once: true });
   });
 }
