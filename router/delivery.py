@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from router.schema import Schema
 
 
+FAIR_SECONDS = 1.0
+"""An attempt that was given less time says nothing about an autopilot by being late: callers choose their
+deadlines, and must not be able to close the way of others with them."""
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """One try. `status` is None when no answer came."""
 
@@ -87,6 +92,8 @@ class Errand:
     deadline: float
     started: float
     attempts: list[Attempt] = field(default_factory=list)
+    sent: bool = False
+    """Whether any attempt may have reached an autopilot."""
 
     def elapsed_ms(self) -> float:
         """Return the time since the plan came in."""
@@ -233,11 +240,15 @@ class Delivery:
             raise
         finally:
             health.in_flight -= 1
+        errand.sent = errand.sent or failure is None or not failure.safe
         trouble = str(failure) if failure else None
         if reply is not None and reply.status < 500:
             health.succeeded()
         else:
-            health.failed(self._health.monotonic())
+            if not (failure and failure.late and errand.deadline - began < FAIR_SECONDS):
+                health.failed(self._health.monotonic())
+            elif trial:
+                health.abandoned()
             trouble = trouble or f"answered {reply.status}" if reply else trouble
         duration = round((time.monotonic() - began) * 1000, 3)
         errand.attempts.append(Attempt(candidate.name, reply.status if reply else None, duration, trouble))
@@ -263,12 +274,14 @@ def _failed(errand: Errand) -> AutopilotError:
     last = errand.attempts[-1]
     late = time.monotonic() >= errand.deadline
     kind = Deadline if late else ForwardFailed
-    return kind(
+    error = kind(
         f"'{last.autopilot}' {last.error}",
         autopilot=last.autopilot,
         attempts=[msgspec.to_builtins(attempt) for attempt in errand.attempts],
         hint="GET /autopilot/list shows the health of each autopilot; check that it runs at its endpoint",
     )
+    error.done = errand.sent
+    return error
 
 
 def _may_repeat(reply: Reply | None, failure: AttemptFailed | None, *, keyed: bool) -> bool:

@@ -11,7 +11,8 @@ AutopilotError
     Stale              somebody changed it since it was read
     Unauthenticated    no key, or not a valid one
     Forbidden          a valid key without the scope
-    RateLimited        too many calls
+    RateLimited        too many calls of one caller
+    Overloaded         too many calls at once
     TaskRequired, UnknownTask, NoAutopilot, NotReady      the planner cannot send
     EndpointRefused    an address that must not be called
     ForwardFailed      the autopilot could not be reached, or failed
@@ -50,6 +51,8 @@ class AutopilotError(Exception):
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.extra: Mapping[str, Any] = extra
+        self.done = False
+        """Whether something was, or may have been, done before it was raised."""
 
 
 class Invalid(AutopilotError):
@@ -132,6 +135,14 @@ class RateLimited(AutopilotError):
 
     code = "rate_limited"
     title = "Too many calls"
+    retryable = True
+
+
+class Overloaded(AutopilotError):
+    """Raise when more calls run at once than this process takes."""
+
+    code = "overloaded"
+    title = "Too much at once"
     retryable = True
 
 

@@ -70,7 +70,6 @@ class Planner:
         `StoreUnavailable` when the registry cannot be read.
         """
         started = time.monotonic()  # what the event loop counts in as well
-        timeout = request.timeout_ms / 1000 if request.timeout_ms else self._timeout
         if caller.hops >= MAX_HOPS:
             raise LoopDetected(f"the task has been through {caller.hops} routers already")
         capability = await self._capability(request)
@@ -86,7 +85,7 @@ class Planner:
                 hops=caller.hops,
             ),
             keyed=bool(caller.key),
-            deadline=started + timeout,
+            deadline=started + self.seconds(request),
             started=started,
         )
         candidates = await self._candidates(request, capability)
@@ -95,6 +94,10 @@ class Planner:
         if not candidates:
             raise await self._nobody(request, capability)
         return await self._delivery.send(errand, candidates)
+
+    def seconds(self, request: PlanRequest) -> float:
+        """Return how long a plan may take in all."""
+        return request.timeout_ms / 1000 if request.timeout_ms else self._timeout
 
     async def explain(self, request: PlanRequest) -> dict[str, Any]:
         """Return the decision that `plan` would take now, with each candidate's rank and reason.

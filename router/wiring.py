@@ -33,6 +33,8 @@ from infra.table.sqlite import SqliteTable
 from infra.transport import GuardedTransport
 from router import admin
 from router.api.infra import InfraApi
+from router.api.once import Once
+from router.api.openapi import OpenApi
 from router.api.plan import PlanApi
 from router.api.registry import RegistryApi
 from router.api.status import StatusApi
@@ -46,6 +48,7 @@ from router.forward import App as LocalApp
 from router.forward import Forward
 from router.heal import Healer
 from router.health import HealthBook
+from router.idempotency import Idempotency
 from router.journal import Journal
 from router.model import PlanRequest, is_capability
 from router.planner import Caller, Planner
@@ -157,12 +160,14 @@ def build(settings: Settings, *, url: str) -> System:
         local[pilot.name] = cast(LocalApp, pilot.app(cast(Any, own)))
     prober = Prober(registry, routes, forward, health)
     healer = Healer(registry, provider, table, clock=time.time, new_id=new_id)
+    once = Once(Idempotency(table, time.time))
     endpoints = [
-        *PlanApi(planner, catalogue, routes, chooser).endpoints(),
-        *RegistryApi(registry, catalogue, health, prober, guard, local).endpoints(),
-        *InfraApi(healer, provider, time.time).endpoints(),
+        *PlanApi(planner, catalogue, routes, chooser, once).endpoints(),
+        *RegistryApi(registry, catalogue, health, prober, guard, local, once).endpoints(),
+        *InfraApi(healer, provider, time.time, once).endpoints(),
         *StatusApi(table, time.time).endpoints(),
     ]
+    endpoints += OpenApi(endpoints, local=settings.auth == "local").endpoints()
     app = build_app(
         endpoints,
         Gate(settings.auth, settings.api_key.reveal()),

@@ -7,7 +7,6 @@ cost more than the rest of a plan.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import msgspec
 from router.auth import Gate, Identity, Scope
 from router.body import Disconnected, Receive, parse, read
 from router.errors import AutopilotError, Invalid, MethodNotAllowed
+from router.headers import IDEMPOTENCY_KEY, REVISION
 from router.problem import MEDIA_TYPE, document_of, status_of
 from router.trace import Trace
 
@@ -27,7 +27,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGI = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 encode = msgspec.json.Encoder().encode
-_KEY = re.compile(r"[\x21\x23-\x7e]{1,255}")
 
 
 class Reply(NamedTuple):
@@ -98,13 +97,12 @@ class Call:
 
     def revision(self) -> int | None:
         """Return the revision in `If-Match`, None without one and for `*`. Raises `Invalid`."""
-        text = self.headers.get(b"if-match", b"").decode("latin-1").strip()
-        if text in {"", "*"}:
+        text = self.headers.get(b"if-match", b"*").decode("latin-1").strip()
+        if text == "*":
             return None
-        digits = text.removeprefix("W/").strip('"')
-        if not (digits.isascii() and digits.isdigit() and len(digits) < 16):
+        if not REVISION.fullmatch(text):
             raise Invalid([("If-Match", 'must be a revision as its ETag shows it, such as "3"')])
-        return int(digits)
+        return int(text.removeprefix("W/").strip('"'))
 
     def idempotency_key(self) -> str:
         """Return the idempotency key, quoted or bare, empty for none. Raises `Invalid`."""
@@ -113,7 +111,7 @@ class Call:
             return ""
         text = header.decode("latin-1").strip()
         key = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
-        if not _KEY.fullmatch(key):
+        if not IDEMPOTENCY_KEY.fullmatch(key):
             raise Invalid([("Idempotency-Key", "must be 1 to 255 printable ASCII characters without quotes")])
         return key
 

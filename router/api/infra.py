@@ -7,16 +7,20 @@ from typing import Any
 from infra.clock import Clock, rfc3339
 from infra.provider import Provider, wants
 from router.api.http import Call, Endpoint, Reply, json
+from router.api.once import Once
 from router.auth import Scope
 from router.errors import AutopilotError, Invalid
 from router.heal import Healer, shown
 from router.parse import parse_needs
 
+_SECONDS = 120.0
+
 
 class InfraApi:
     """`/autopilot/diagnose`, `/autopilot/ensure-infra` and `/__scheduled`."""
 
-    def __init__(self, healer: Healer, provider: Provider, clock: Clock) -> None:
+    def __init__(self, healer: Healer, provider: Provider, clock: Clock, once: Once) -> None:
+        self._once = once
         self._healer = healer
         self._provider = provider
         self._clock = clock
@@ -66,8 +70,12 @@ class InfraApi:
                 problems += error.problems
         if problems:
             raise Invalid(problems)
-        report = await self._healer.ensure(wanted, dry_run=dry_run)
-        return json(report.document(), 200 if report.ok else 502)
+
+        async def work() -> Reply:
+            report = await self._healer.ensure(wanted, dry_run=dry_run)
+            return json(report.document(), 200 if report.ok else 502)
+
+        return await self._once.answer(call, "ensure-infra", body, seconds=_SECONDS, work=work)
 
     async def scheduled(self, call: Call) -> Reply:
         """Run one self-heal pass now."""

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from router.api.http import Call, Endpoint, Reply, encode, json
+from router.api.once import Once
 from router.auth import Scope
 from router.body import parse
 from router.catalogue import Catalogue
@@ -27,8 +28,11 @@ _meta_text = msgspec.json.Decoder(_MetaText).decode
 class PlanApi:
     """`/autopilot/plan` and `/autopilot/catalogue`."""
 
-    def __init__(self, planner: Planner, catalogue: Catalogue, routes: Routes, chooser: Chooser) -> None:
+    def __init__(
+        self, planner: Planner, catalogue: Catalogue, routes: Routes, chooser: Chooser, once: Once
+    ) -> None:
         self._planner = planner
+        self._once = once
         self._catalogue = catalogue
         self._routes = routes
         self._chooser = chooser
@@ -42,11 +46,19 @@ class PlanApi:
 
     async def plan(self, call: Call) -> Reply:
         """Plan a task, or explain how it would be planned."""
-        request = _request(await call.body())
+        body = await call.body()
+        request = _request(body)
         if request.mode == "explain":
             return json(await self._planner.explain(request))
         caller = Caller(call.trace, call.idempotency_key(), call.hops())
-        return Reply(200, encode(await self._planner.plan(request, caller)))
+
+        async def work() -> Reply:
+            return Reply(200, encode(await self._planner.plan(request, caller)))
+
+        if not caller.key:
+            return await work()
+        seconds = self._planner.seconds(request)
+        return await self._once.answer(call, "plan", parse(body), seconds=seconds, work=work)
 
     async def catalogue(self, call: Call) -> Reply:
         """List every task with who can serve it now."""

@@ -9,16 +9,18 @@ from typing import Any
 from infra.clock import rfc3339
 from infra.outbound import Guard, parse_url
 from router.api.http import Call, Endpoint, Reply, json
+from router.api.once import Once
 from router.auth import Scope
 from router.catalogue import Catalogue
 from router.errors import EndpointRefused, Invalid, NotFound, Stale
 from router.health import HealthBook, State
-from router.model import is_capability, is_name
+from router.model import Autopilot, is_capability, is_name
 from router.parse import parse_autopilot
 from router.probe import Prober
 from router.registry import Record, Registry
 
 _RESOLVE_SECONDS = 2.0
+_SECONDS = 30.0
 
 
 class RegistryApi:
@@ -32,6 +34,7 @@ class RegistryApi:
         prober: Prober,
         guard: Guard,
         local: Collection[str],
+        once: Once,
     ) -> None:
         self._registry = registry
         self._catalogue = catalogue
@@ -39,6 +42,7 @@ class RegistryApi:
         self._prober = prober
         self._guard = guard
         self._local = local
+        self._once = once
 
     def endpoints(self) -> list[Endpoint]:
         """Return what this answers."""
@@ -54,7 +58,13 @@ class RegistryApi:
 
     async def register(self, call: Call) -> Reply:
         """Create or replace a registration."""
-        autopilot = parse_autopilot(await call.json())
+        body = await call.json()
+        autopilot = parse_autopilot(body)
+        return await self._once.answer(
+            call, "registry", body, seconds=_SECONDS, work=lambda: self._register(call, autopilot)
+        )
+
+    async def _register(self, call: Call, autopilot: Autopilot) -> Reply:
         revision = await self._condition(call, autopilot.name)
         warnings = await self._check_endpoint(autopilot.endpoint)
         await self._catalogue.check(autopilot)
