@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = ("AUTOPILOT_", "CF_", "DYNAMODB_", "OPENAI_", "STRIPE_")
 EMAIL = """From: Ada Student <ada@example.com>
 To: admissions@example.com
 Subject: How do I enroll in the data course?
@@ -87,7 +88,8 @@ def tasks(page: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 @contextmanager
 def server(data: Path, port: int) -> Iterator[str]:
     """Run `autopilot serve` on `port` (0: any free one) and give its URL."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("AUTOPILOT_")}
+    # Whatever is set up here is for real work: a demo opens no real checkout and asks no model that costs.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(SETTINGS)}
     command = [sys.executable, "-m", "router.cli", "serve", "--port", str(port), "--data", str(data)]
     with (data / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -159,6 +161,7 @@ def main() -> int:
     parsed = parser.parse_args()
     data = parsed.data or Path(tempfile.mkdtemp(prefix="autopilot-demo-"))
     data.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the server too, as Ctrl-C does
     with server(data, parsed.port) as url:
         print(f"router at {url}")
         good = run(url, data)
