@@ -26,6 +26,7 @@ KEY = "a-key-of-32-characters-for-tests"
 POLICY = {
     ("GET", "/health"): Scope.PUBLIC,
     ("GET", "/ready"): Scope.PUBLIC,
+    ("GET", "/openapi.json"): Scope.PUBLIC,
     ("POST", "/autopilot/plan"): Scope.PLAN,
     ("GET", "/autopilot/catalogue"): Scope.READ,
     ("GET", "/autopilot/list"): Scope.READ,

@@ -1,0 +1,184 @@
+"""What there is to say of each operation beyond its method, path, scope and summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router.headers import IDEMPOTENCY_KEY, REVISION
+from router.openapi.answers import STATES
+from router.openapi.grammar import Json, ref, whole
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What an endpoint takes and answers.
+
+    `answers` holds component schemas by status, an empty name for no body; `codes` are those of its
+    problems, beside those of every operation that needs a key. `headers` and `links` are by status.
+    """
+
+    id: str
+    tag: str
+    answers: Mapping[int, str]
+    codes: tuple[str, ...] = ()
+    body: str = ""
+    """The component schema of the body, empty for none."""
+    body_required: bool = True
+    parameters: tuple[Json, ...] = ()
+    headers: Mapping[int, Json] = field(default_factory=dict)
+    links: Mapping[int, Json] = field(default_factory=dict)
+    description: str = ""
+
+
+STORE = "store_unavailable"
+PARAMETERS = ("invalid_body",)
+BODY = ("invalid_body", "malformed", "media_type", "too_large")
+WITH_KEY = ("unauthenticated", "forbidden")
+
+_NAME: Json = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "The autopilot.",
+    "schema": ref("Name"),
+}
+_IF_MATCH: Json = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "The revision it must be at, as its `ETag` shows it; `*` asks that there is one at all.",
+    "schema": {"type": "string", "pattern": whole(rf"\*|{REVISION.pattern}")},
+}
+_IDEMPOTENCY_KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Says that it is safe to send the task again; passed on. Quoted or bare.",
+    "schema": {
+        "type": "string",
+        "pattern": whole(f'"{IDEMPOTENCY_KEY.pattern}"|{IDEMPOTENCY_KEY.pattern}'),
+    },
+}
+_ETAG: Json = {
+    "ETag": {
+        "required": True,
+        "description": "The revision.",
+        "schema": {"type": "string", "pattern": '^"[1-9][0-9]*"$'},
+    }
+}
+_LINKS: Json = {
+    operation: {"operationId": operation, "parameters": {"name": "$response.body#/autopilot/name"}}
+    for operation in ("getAutopilot", "deleteAutopilot", "heartbeat", "probeAutopilot")
+}
+
+
+def _query(name: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("POST", "/autopilot/plan"): Operation(
+        "plan",
+        "tasks",
+        {200: "Planned"},
+        (
+            *BODY,
+            "task_required",
+            "unknown_task",
+            "no_autopilot",
+            "not_ready",
+            "forward_failed",
+            "deadline",
+            "loop",
+            STORE,
+        ),
+        body="Plan",
+        parameters=(_IDEMPOTENCY_KEY,),
+        description=(
+            "An autopilot's own 4xx comes back in the envelope of a 200, with `ok` false. Refused are tasks "
+            "nobody knows, capabilities nobody offers, and a `meta` that breaks the capability's schema."
+        ),
+    ),
+    ("GET", "/autopilot/catalogue"): Operation(
+        "listTasks", "tasks", {200: "Catalogue"}, (*PARAMETERS, STORE)
+    ),
+    ("POST", "/autopilot/registry"): Operation(
+        "registerAutopilot",
+        "autopilots",
+        {201: "Registered", 200: "Registered"},
+        (*BODY, "endpoint_refused", "stale", STORE),
+        body="Autopilot",
+        parameters=(_IF_MATCH,),
+        headers={201: _ETAG, 200: _ETAG},
+        links={201: _LINKS, 200: _LINKS},
+        description="A host that does not resolve yet is taken, with a line in `warnings`.",
+    ),
+    ("GET", "/autopilot/list"): Operation(
+        "listAutopilots",
+        "autopilots",
+        {200: "Page"},
+        (*PARAMETERS, STORE),
+        parameters=(
+            _query("capability", ref("CapabilityName"), "Only those that offer it."),
+            _query("health", {"enum": STATES}, "Only those whose health is this."),
+            _query(
+                "limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "At most so many."
+            ),
+            _query("cursor", ref("Cursor"), "The `next` of an earlier page; empty for the first one."),
+        ),
+    ),
+    ("GET", "/autopilot/registry/{name}"): Operation(
+        "getAutopilot",
+        "autopilots",
+        {200: "One"},
+        ("not_found", STORE),
+        parameters=(_NAME,),
+        headers={200: _ETAG},
+    ),
+    ("DELETE", "/autopilot/registry/{name}"): Operation(
+        "deleteAutopilot",
+        "autopilots",
+        {204: ""},
+        (*PARAMETERS, "not_found", "stale", STORE),
+        parameters=(_NAME, _IF_MATCH),
+    ),
+    ("POST", "/autopilot/registry/{name}/heartbeat"): Operation(
+        "heartbeat",
+        "autopilots",
+        {200: "Lease"},
+        ("not_found", "conflict", STORE),
+        parameters=(_NAME,),
+    ),
+    ("GET", "/autopilot/registry/{name}/health"): Operation(
+        "probeAutopilot",
+        "autopilots",
+        {200: "AutopilotHealth"},
+        ("not_found", STORE),
+        parameters=(_NAME,),
+    ),
+    ("GET", "/autopilot/diagnose"): Operation(
+        "diagnose",
+        "infrastructure",
+        {200: "Diagnosis", 207: "Diagnosis", 502: "Diagnosis"},
+        PARAMETERS,
+        description="200 when every part could be read, 207 when some could, 502 when none could.",
+    ),
+    ("POST", "/autopilot/ensure-infra"): Operation(
+        "ensureInfrastructure",
+        "infrastructure",
+        {200: "Report", 502: "Report"},
+        (*BODY, STORE),
+        body="Ensure",
+        body_required=False,
+        description="502 with the same body when something could not be created. Nothing is ever deleted.",
+    ),
+    ("POST", "/__scheduled"): Operation(
+        "selfHeal",
+        "infrastructure",
+        {200: "Pass", 502: "Pass"},
+        (*PARAMETERS, "conflict", STORE),
+        description="What the schedule does every 15 minutes. 409 while another pass runs.",
+    ),
+    ("GET", "/health"): Operation("health", "process", {200: "Healthy", 503: "Unhealthy"}),
+    ("GET", "/ready"): Operation("ready", "process", {200: "Ready", 503: "NotReady"}),
+    ("GET", "/openapi.json"): Operation("describe", "process", {200: "Document"}),
+}

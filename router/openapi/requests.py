@@ -1,0 +1,182 @@
+"""What the endpoints take, as JSON Schema. Limits are those of `router.parse` and `router.body`."""
+
+from __future__ import annotations
+
+from typing import get_args, get_type_hints
+
+from router.body import MAX_STRING
+from router.model import MAX_CAPABILITIES, PlanRequest
+from router.openapi.grammar import Json, closed, listed, ref, text, whole
+from router.parse import _NEEDS, MAX_FAMILIES, MAX_NEEDS, MAX_TASKS, MAX_TIMEOUT_MS, MAX_WORKER
+
+MODES = list(get_args(get_type_hints(PlanRequest)["mode"]))
+_NEEDED = {
+    "kvNamespaces": "Workers KV namespaces.",
+    "r2Buckets": "R2 buckets.",
+    "d1Databases": "D1 databases.",
+    "queues": "Queues.",
+}
+
+
+def _number(least: int, most: int, default: int | None, description: str, *, null: bool = False) -> Json:
+    kind = ["integer", "null"] if null else "integer"
+    return {"type": kind, "minimum": least, "maximum": most, "default": default, "description": description}
+
+
+def _asked(named: Json, name: str, description: str) -> Json:
+    """Return the schema of a plan request that says by `named` what is to be done."""
+    return closed(
+        {
+            **named,
+            "meta": {
+                "type": "object",
+                "description": "What the capability needs to know; its `input_schema` says what that is.",
+                "default": {},
+            },
+            "mode": {
+                "enum": MODES,
+                "default": MODES[0],
+                "description": "`explain` sends nothing and tells the decision.",
+            },
+            "timeout_ms": _number(1, MAX_TIMEOUT_MS, None, "Bounds the whole call.", null=True),
+            "autopilot": {
+                "anyOf": [ref("Name"), {"type": "null"}],
+                "default": None,
+                "description": "Only this one may get the task.",
+            },
+        },
+        "meta",
+        "mode",
+        "timeout_ms",
+        "autopilot",
+        title=name,
+        description=description,
+    )
+
+
+NEEDS: Json = {
+    "Worker": closed(
+        {
+            "name": ref("WorkerName"),
+            "content": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": MAX_STRING,
+                "description": f"The source of a module, at most {MAX_STRING} bytes as it is sent.",
+            },
+        },
+        description="A Worker that has to exist with this content.",
+    ),
+    "Needs": closed(
+        {
+            **{
+                kind: listed(
+                    {"type": "string", "pattern": whole(pattern), "description": rule},
+                    maxItems=MAX_NEEDS,
+                    uniqueItems=True,
+                    description=_NEEDED[kind],
+                )
+                for kind, (_, pattern, rule) in _NEEDS.items()
+            },
+            "workers": listed(
+                ref("Worker"),
+                maxItems=MAX_NEEDS,
+                uniqueItems=True,
+                description=f"Each name once; at most {MAX_WORKER} characters of source together.",
+            ),
+        },
+        *_NEEDS,
+        "workers",
+        description="Storage that has to exist before an autopilot can work.",
+    ),
+}
+REGISTRATION: Json = {
+    "name": ref("Name"),
+    "endpoint": ref("Endpoint"),
+    "capabilities": listed(
+        {"anyOf": [ref("CapabilityName"), ref("Family"), ref("Capability")]},
+        minItems=1,
+        maxItems=MAX_CAPABILITIES,
+        uniqueItems=True,
+        description=f"Each name once; at most {MAX_FAMILIES} families may be extended.",
+    ),
+    "needs": {**ref("Needs"), "default": {}},
+    "tasks": {
+        "type": "object",
+        "maxProperties": MAX_TASKS,
+        "propertyNames": ref("TaskName"),
+        "additionalProperties": ref("CapabilityName"),
+        "default": {},
+        "description": "Tasks this autopilot brings, each with the capability among its own that does it.",
+    },
+    "priority": _number(0, 1_000_000, 100, "A lower number is chosen first."),
+    "weight": _number(1, 1_000_000, 1, "The share of load among those of one priority."),
+    "lease_seconds": _number(
+        1, 86_400, None, "If given, it takes part only while it sends heartbeats.", null=True
+    ),
+    "description": {**text(2000), "default": ""},
+}
+SCHEMAS: Json = {
+    **NEEDS,
+    "Capability": closed(
+        {
+            "name": {"anyOf": [ref("CapabilityName"), ref("Family")]},
+            "description": {**text(2000), "default": ""},
+            "input_schema": {
+                "type": ["object", "null"],
+                "default": None,
+                "description": "The JSON Schema (2020-12) of `meta`; it may refer to itself only.",
+            },
+            "configure": {
+                "type": "boolean",
+                "default": False,
+                "description": "Whether it may be asked to add other capabilities of the family.",
+            },
+        },
+        "description",
+        "input_schema",
+        "configure",
+        description="A capability with what there is to say about it; the name alone will do as well.",
+    ),
+    "Autopilot": closed(
+        REGISTRATION,
+        *[name for name in REGISTRATION if name not in {"name", "endpoint", "capabilities"}],
+        description="A registration.",
+        examples=[
+            {
+                "name": "stylist",
+                "endpoint": "https://stylist.example",
+                "capabilities": [
+                    "web.pages.generate",
+                    {"name": "web.asset.generate", "description": "Generate a marketing image"},
+                ],
+                "needs": {"r2Buckets": ["assets"]},
+                "tasks": {"generate_banner": "web.asset.generate"},
+            }
+        ],
+    ),
+    "Plan": {
+        "description": "A task by its name, or by the capability that does it.",
+        "oneOf": [
+            _asked({"task": text(200, said=True)}, "PlanTask", "One of `GET /autopilot/catalogue`."),
+            _asked({"capability": ref("CapabilityName")}, "PlanCapability", "Any capability."),
+        ],
+        "examples": [
+            {"task": "generate_page", "meta": {"pageType": "home", "description": "A bakery"}},
+            {"capability": "web.section.generate", "meta": {"sectionType": "faq"}, "mode": "explain"},
+        ],
+    },
+    "Ensure": closed(
+        {
+            "want": {
+                "anyOf": [ref("Needs"), {"type": "null"}],
+                "default": None,
+                "description": "Without it: all that registered autopilots need.",
+            },
+            "dry_run": {"type": "boolean", "default": False, "description": "Plan, but create nothing."},
+        },
+        "want",
+        "dry_run",
+        description="What has to exist.",
+    ),
+}
