@@ -63,6 +63,12 @@ class _Fields:
             self.wrong(field, "is required")
         return self.take(field, default, check)
 
+    def whole(self, field: str, default: int | None, least: int, most: int, *, null: bool = False) -> Any:
+        """Return a whole number: 5.0 is one as well, to JSON Schema and to many who write JSON."""
+        check = _whole(least, most)
+        value = self.take(field, default, _or_null(check) if null else check)
+        return int(value) if isinstance(value, float) else value
+
     def each(self, field: str, most: int, parse: Callable[[Any, str, _Fields], Any]) -> list[Any]:
         """Return the parsed elements of a list, with those left out that had problems."""
         values = self.take(field, [], lambda v: _list_of(v, most))
@@ -98,9 +104,9 @@ def parse_autopilot(value: object) -> Autopilot:
         capabilities=tuple(capabilities),
         needs=needs,
         tasks=tasks,
-        priority=fields.take("priority", 100, _whole(0, 1_000_000)),
-        weight=fields.take("weight", 1, _whole(1, 1_000_000)),
-        lease_seconds=fields.take("lease_seconds", None, _or_null(_whole(1, 86_400))),
+        priority=fields.whole("priority", 100, 0, 1_000_000),
+        weight=fields.whole("weight", 1, 1, 1_000_000),
+        lease_seconds=fields.whole("lease_seconds", None, 1, 86_400, null=True),
         description=fields.take("description", "", _text(2000)),
     )
     fields.close()
@@ -146,7 +152,7 @@ def parse_plan(value: object, meta: bytes) -> PlanRequest:
         value=fields.take("meta", {}, lambda v: None if isinstance(v, dict) else "must be an object"),
         meta=meta,
         mode=mode,
-        timeout_ms=fields.take("timeout_ms", None, _or_null(_whole(1, MAX_TIMEOUT_MS))),
+        timeout_ms=fields.whole("timeout_ms", None, 1, MAX_TIMEOUT_MS, null=True),
         autopilot=fields.take("autopilot", None, _or_null(_passes(is_name, "must be an autopilot's name"))),
     )
     fields.close()
@@ -332,7 +338,8 @@ def _text(most: int, least: int = 0, *, lines: bool = False) -> Callable[[Any], 
 
 def _whole(least: int, most: int) -> Callable[[Any], str | None]:
     def check(value: Any) -> str | None:
-        good = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        good = number and least <= value <= most and value == int(value)
         return None if good else f"must be a whole number from {least} to {most}"
 
     return check
