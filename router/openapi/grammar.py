@@ -51,6 +51,7 @@ def text(most: int, *, said: bool = False) -> Json:
     return {"type": "string", "maxLength": most, "pattern": f"^[{_BLANK}]*{sentence}[{_BLANK}]*$"}
 
 
+BLANK: Json = {"type": "string", "maxLength": 200, "pattern": f"^[{_BLANK}]*$"}
 TIME: Json = {"type": "string", "format": "date-time", "pattern": "Z$", "description": "RFC 3339 in UTC."}
 NAMES: Json = {
     "Name": {

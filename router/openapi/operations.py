@@ -34,6 +34,7 @@ class Operation:
 STORE = "store_unavailable"
 PARAMETERS = ("invalid_body",)
 BODY = ("invalid_body", "malformed", "media_type", "too_large")
+ONCE = ("conflict",)  # while the first call with an idempotency key is running
 WITH_KEY = ("unauthenticated", "forbidden")
 
 _NAME: Json = {
@@ -52,7 +53,7 @@ _IF_MATCH: Json = {
 _IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "Says that it is safe to send the task again; passed on. Quoted or bare.",
+    "description": "Under one key the work is done once, and a repeat gets the same answer. Quoted or bare.",
     "schema": {
         "type": "string",
         "pattern": whole(f'"{IDEMPOTENCY_KEY.pattern}"|{IDEMPOTENCY_KEY.pattern}'),
@@ -63,6 +64,12 @@ _ETAG: Json = {
         "required": True,
         "description": "The revision.",
         "schema": {"type": "string", "pattern": '^"[1-9][0-9]*"$'},
+    }
+}
+_REPLAYED: Json = {
+    "Idempotent-Replayed": {
+        "description": "That this is the answer to an earlier call with the same key.",
+        "schema": {"type": "string", "const": "true"},
     }
 }
 _LINKS: Json = {
@@ -82,6 +89,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "Planned"},
         (
             *BODY,
+            *ONCE,
             "task_required",
             "unknown_task",
             "no_autopilot",
@@ -93,6 +101,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
         body="Plan",
         parameters=(_IDEMPOTENCY_KEY,),
+        headers={200: _REPLAYED},
         description=(
             "An autopilot's own 4xx comes back in the envelope of a 200, with `ok` false. Refused are tasks "
             "nobody knows, capabilities nobody offers, and a `meta` that breaks the capability's schema."
@@ -105,10 +114,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "registerAutopilot",
         "autopilots",
         {201: "Registered", 200: "Registered"},
-        (*BODY, "endpoint_refused", "stale", STORE),
+        (*BODY, *ONCE, "endpoint_refused", "stale", STORE),
         body="Autopilot",
-        parameters=(_IF_MATCH,),
-        headers={201: _ETAG, 200: _ETAG},
+        parameters=(_IF_MATCH, _IDEMPOTENCY_KEY),
+        headers={201: {**_ETAG, **_REPLAYED}, 200: {**_ETAG, **_REPLAYED}},
         links={201: _LINKS, 200: _LINKS},
         description="A host that does not resolve yet is taken, with a line in `warnings`.",
     ),
@@ -166,9 +175,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "ensureInfrastructure",
         "infrastructure",
         {200: "Report", 502: "Report"},
-        (*BODY, STORE),
+        (*BODY, *ONCE, STORE),
         body="Ensure",
         body_required=False,
+        parameters=(_IDEMPOTENCY_KEY,),
+        headers={200: _REPLAYED, 502: _REPLAYED},
         description="502 with the same body when something could not be created. Nothing is ever deleted.",
     ),
     ("POST", "/__scheduled"): Operation(

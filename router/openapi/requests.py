@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 
 from router.body import MAX_STRING
 from router.model import MAX_CAPABILITIES, PlanRequest
-from router.openapi.grammar import Json, closed, listed, ref, text, whole
+from router.openapi.grammar import BLANK, Json, closed, listed, ref, text, whole
 from router.parse import _NEEDS, MAX_FAMILIES, MAX_NEEDS, MAX_TASKS, MAX_TIMEOUT_MS, MAX_WORKER
 
 MODES = list(get_args(get_type_hints(PlanRequest)["mode"]))
@@ -23,8 +23,8 @@ def _number(least: int, most: int, default: int | None, description: str, *, nul
     return {"type": kind, "minimum": least, "maximum": most, "default": default, "description": description}
 
 
-def _asked(named: Json, name: str, description: str) -> Json:
-    """Return the schema of a plan request that says by `named` what is to be done."""
+def _asked(named: Json, *unsaid: str, **more: str) -> Json:
+    """Return the schema of a plan request that says by `named` (but `unsaid`) what is to be done."""
     return closed(
         {
             **named,
@@ -44,13 +44,10 @@ def _asked(named: Json, name: str, description: str) -> Json:
                 "default": None,
                 "description": "Only this one may get the task.",
             },
+            "callback_url": {"type": "null", "description": "Not offered by this version."},
         },
-        "meta",
-        "mode",
-        "timeout_ms",
-        "autopilot",
-        title=name,
-        description=description,
+        *("meta", "mode", "timeout_ms", "autopilot", "callback_url", *unsaid),
+        **more,
     )
 
 
@@ -158,8 +155,18 @@ SCHEMAS: Json = {
     "Plan": {
         "description": "A task by its name, or by the capability that does it.",
         "oneOf": [
-            _asked({"task": text(200, said=True)}, "PlanTask", "One of `GET /autopilot/catalogue`."),
-            _asked({"capability": ref("CapabilityName")}, "PlanCapability", "Any capability."),
+            _asked(
+                {"task": {**text(200, said=True), "description": "One of `GET /autopilot/catalogue`."}},
+                title="PlanTask",
+            ),
+            _asked(
+                {
+                    "capability": ref("CapabilityName"),
+                    "task": {**BLANK, "description": "A blank one counts as none."},
+                },
+                "task",
+                title="PlanCapability",
+            ),
         ],
         "examples": [
             {"task": "generate_page", "meta": {"pageType": "home", "description": "A bakery"}},
