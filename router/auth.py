@@ -7,11 +7,13 @@ import hmac
 import re
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from router.errors import Forbidden, Unauthenticated
+from router.keys import PREFIX, Identity, Keys
 from router.settings import is_loopback
 
+_STORED = PREFIX.encode()
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -28,42 +30,48 @@ class Scope(Enum):
     """Everything."""
 
 
-class Identity(NamedTuple):
-    """Who calls."""
-
-    name: str
-    scopes: frozenset[Scope]
-
-
 ANYONE = Identity("anyone", frozenset())
-LOCAL = Identity("local", frozenset({Scope.ADMIN}))
+LOCAL = Identity("local", frozenset({"admin"}))
+ADMIN = Identity("admin", frozenset({"admin"}))
 
 
 class Gate:
-    """Lets calls in. In `local` mode: loopback clients without a key; in `required` mode: keys only."""
+    """Lets calls in. In `local` mode: loopback clients without a key; in `required` mode: keys only.
 
-    def __init__(self, mode: Literal["local", "required"], admin_key: str = "") -> None:
+    `admin_key` is the key of the settings; `keys` are those that were created since.
+    """
+
+    def __init__(
+        self, mode: Literal["local", "required"], admin_key: str = "", keys: Keys | None = None
+    ) -> None:
         self._local = mode == "local"
+        self._stored = keys
         self._keys: list[tuple[bytes, Identity]] = []
         if admin_key:
-            self._keys.append((_digest(admin_key.encode()), Identity("admin", frozenset({Scope.ADMIN}))))
+            self._keys.append((_digest(admin_key.encode()), ADMIN))
 
-    def admit(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], need: Scope) -> Identity:
-        """Return who calls. Raises `Unauthenticated` or `Forbidden`."""
+    async def admit(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], need: Scope) -> Identity:
+        """Return who calls. Raises `Unauthenticated`, `Forbidden` or `StoreUnavailable`.
+
+        A key with a narrower form of the scope (`plan:web.*`) is let in: what it is for is known only later.
+        """
         if need is Scope.PUBLIC:
             return ANYONE
-        identity = self._identify(scope, headers)
-        if need not in identity.scopes and Scope.ADMIN not in identity.scopes:
+        identity = await self._identify(scope, headers)
+        if not identity.may(need.value):
             raise Forbidden(f"this key lacks the scope {need.value!r}", scope=need.value)
         return identity
 
-    def _identify(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Identity:
+    async def _identify(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Identity:
         authorization = headers.get(b"authorization")
         if authorization is not None:
             kind, _, key = authorization.partition(b" ")
-            found = self._find(_digest(key.strip())) if kind.lower() == b"bearer" else None
-            if found is not None:
-                return found
+            if kind.lower() == b"bearer":
+                found = self._find(_digest(key.strip()))
+                if found is not None:
+                    return found
+                if self._stored is not None and key.startswith(_STORED):
+                    return await self._stored.identify(key.strip().decode("latin-1"))
             if not self._local:
                 raise Unauthenticated("the key is not valid")
         if not self._local:

@@ -35,7 +35,7 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID, _SECRET, _CHECK = 8, 24, 6
 _KEY = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_ID + _SECRET + _CHECK}}}")
 _KEY_ID = re.compile(rf"[0-9A-Za-z]{{{_ID}}}")
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]{0,62}[A-Za-z0-9])?")
+KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]{0,62}[A-Za-z0-9])?")
 _OURS = {"admin", "anyone", "local"}
 """Names of callers that have no key of this table."""
 _PARTITION = "key"
@@ -274,7 +274,7 @@ class Keys:
 
 def _check(name: str, expires_at: float | None, now: float) -> None:
     problems = []
-    if not _NAME.fullmatch(name) or name in _OURS:
+    if not KEY_NAME.fullmatch(name) or name in _OURS:
         ours = ", ".join(sorted(_OURS))
         problems.append(("name", f"must be 1 to 64 letters, digits, spaces or ._@-, and none of {ours}"))
     if expires_at is not None and not now < expires_at <= now + MAX_LIFE:

@@ -6,6 +6,7 @@ Explaining is the same decision without the sending.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +15,16 @@ from infra.clock import NewId
 from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.delivery import Delivery, Errand, Outcome
-from router.errors import Conflict, Deadline, Invalid, LoopDetected, NoAutopilot, NotFound, TaskRequired
+from router.errors import (
+    Conflict,
+    Deadline,
+    Forbidden,
+    Invalid,
+    LoopDetected,
+    NoAutopilot,
+    NotFound,
+    TaskRequired,
+)
 from router.forward import MAX_HOPS, AttemptFailed, Forward, Message, Reply
 from router.health import HealthBook
 from router.model import MAX_CAPABILITIES, Capability, PlanRequest
@@ -32,6 +42,8 @@ class Caller(NamedTuple):
     key: str = ""
     """The caller's idempotency key, empty for none."""
     hops: int = 0
+    may: Callable[[str], bool] = lambda _: True
+    """Whether it may send tasks of a capability."""
 
 
 class Planner:
@@ -73,6 +85,7 @@ class Planner:
         if caller.hops >= MAX_HOPS:
             raise LoopDetected(f"the task has been through {caller.hops} routers already")
         capability = await self._capability(request)
+        _check_allowed(caller, capability)
         message_id = self._new_id("msg")
         errand = Errand(
             request=request,
@@ -99,13 +112,14 @@ class Planner:
         """Return how long a plan may take in all."""
         return request.timeout_ms / 1000 if request.timeout_ms else self._timeout
 
-    async def explain(self, request: PlanRequest) -> dict[str, Any]:
+    async def explain(self, request: PlanRequest, caller: Caller) -> dict[str, Any]:
         """Return the decision that `plan` would take now, with each candidate's rank and reason.
 
         Nothing is sent, nothing is created and nobody is configured. Raises what `plan` raises before it
         sends.
         """
         capability = await self._capability(request)
+        _check_allowed(caller, capability)
         candidates = await self._candidates(request, capability)
         family = []
         if not candidates and request.autopilot is None:
@@ -193,6 +207,11 @@ class Planner:
                 for record in records
             ],
         )
+
+
+def _check_allowed(caller: Caller, capability: str) -> None:
+    if not caller.may(capability):
+        raise Forbidden(f"this key lacks the scope 'plan:{capability}'", scope=f"plan:{capability}")
 
 
 def _envelope(request: PlanRequest, capability: str) -> bytes:

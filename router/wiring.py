@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from infra.table.sqlite import SqliteTable
 from infra.transport import GuardedTransport
 from router import admin
 from router.api.infra import InfraApi
+from router.api.keys import KeysApi
 from router.api.once import Once
 from router.api.openapi import OpenApi
 from router.api.plan import PlanApi
@@ -50,6 +52,7 @@ from router.heal import Healer
 from router.health import HealthBook
 from router.idempotency import Idempotency
 from router.journal import Journal
+from router.keys import Keys
 from router.model import PlanRequest, is_capability
 from router.planner import Caller, Planner
 from router.probe import Prober
@@ -160,17 +163,19 @@ def build(settings: Settings, *, url: str) -> System:
         local[pilot.name] = cast(LocalApp, pilot.app(cast(Any, own)))
     prober = Prober(registry, routes, forward, health)
     healer = Healer(registry, provider, table, clock=time.time, new_id=new_id)
+    keys = Keys(table, clock=time.time, monotonic=time.monotonic, random_bytes=os.urandom)
     once = Once(Idempotency(table, time.time))
     endpoints = [
         *PlanApi(planner, catalogue, routes, chooser, once).endpoints(),
         *RegistryApi(registry, catalogue, health, prober, guard, local, once).endpoints(),
         *InfraApi(healer, provider, time.time, once).endpoints(),
+        *KeysApi(keys, time.time).endpoints(),
         *StatusApi(table, time.time).endpoints(),
     ]
     endpoints += OpenApi(endpoints, local=settings.auth == "local").endpoints()
     app = build_app(
         endpoints,
-        Gate(settings.auth, settings.api_key.reveal()),
+        Gate(settings.auth, settings.api_key.reveal(), keys),
         [*pages(parts), *returns(), *admin.routes()],
     )
     return System(app, table, routes, prober, healer, journal, planner, employee, pool, http)

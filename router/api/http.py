@@ -14,10 +14,11 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from router.auth import Gate, Identity, Scope
+from router.auth import Gate, Scope
 from router.body import Disconnected, Receive, parse, read
 from router.errors import AutopilotError, Invalid, MethodNotAllowed
 from router.headers import IDEMPOTENCY_KEY, REVISION
+from router.keys import Identity
 from router.problem import MEDIA_TYPE, document_of, status_of
 from router.trace import Trace
 
@@ -151,7 +152,7 @@ class Resource:
                 allow = ", ".join(self.methods).encode()
                 reply = problem_reply(MethodNotAllowed(), trace.id, ((b"allow", allow),))
             else:
-                identity = self._gate.admit(scope, headers, endpoint.scope)
+                identity = await self._gate.admit(scope, headers, endpoint.scope)
                 reply = await endpoint.answer(Call(scope, receive, headers, identity, trace))
         except AutopilotError as error:
             reply = problem_reply(error, trace.id)

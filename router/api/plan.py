@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,10 +13,13 @@ from router.auth import Scope
 from router.body import parse
 from router.catalogue import Catalogue
 from router.choice import Chooser
+from router.keys import Identity
 from router.model import PlanRequest
 from router.parse import parse_plan
 from router.planner import Caller, Planner
 from router.routes import Routes
+
+_SCHEDULING = "task.schedule"
 
 
 class _MetaText(msgspec.Struct):
@@ -48,9 +52,9 @@ class PlanApi:
         """Plan a task, or explain how it would be planned."""
         body = await call.body()
         request = _request(body)
+        caller = Caller(call.trace, call.idempotency_key(), call.hops(), _allowed(call.identity))
         if request.mode == "explain":
-            return json(await self._planner.explain(request))
-        caller = Caller(call.trace, call.idempotency_key(), call.hops())
+            return json(await self._planner.explain(request, caller))
 
         async def work() -> Reply:
             return Reply(200, encode(await self._planner.plan(request, caller)))
@@ -69,6 +73,20 @@ class PlanApi:
             serving = [one.candidate.name for one in self._chooser.explain(candidates) if one.serves]
             tasks.append({**entry._asdict(), "autopilots": serving})
         return json({"tasks": tasks, "count": len(tasks)})
+
+
+def _allowed(identity: Identity) -> Callable[[str], bool]:
+    """Return what a caller may send.
+
+    A scheduled task is sent later in the router's own name, so scheduling takes the right to send any.
+    """
+    if "admin" in identity.scopes:
+        return _anything
+    return lambda capability: identity.may_plan("*" if capability == _SCHEDULING else capability)
+
+
+def _anything(_: str) -> bool:
+    return True
 
 
 def _request(body: bytes) -> PlanRequest:

@@ -12,7 +12,7 @@ from router.api.http import Call, Endpoint, Reply, json
 from router.api.once import Once
 from router.auth import Scope
 from router.catalogue import Catalogue
-from router.errors import EndpointRefused, Invalid, NotFound, Stale
+from router.errors import EndpointRefused, Forbidden, Invalid, NotFound, Stale
 from router.health import HealthBook, State
 from router.model import Autopilot, is_capability, is_name
 from router.parse import parse_autopilot
@@ -60,6 +60,8 @@ class RegistryApi:
         """Create or replace a registration."""
         body = await call.json()
         autopilot = parse_autopilot(body)
+        _check_allowed(call, autopilot.name)
+        call.revision()  # what is none is refused, though the call repeat one that was answered
         return await self._once.answer(
             call, "registry", body, seconds=_SECONDS, work=lambda: self._register(call, autopilot)
         )
@@ -110,13 +112,16 @@ class RegistryApi:
     async def delete(self, call: Call) -> Reply:
         """Remove a registration."""
         name = _name(call)
+        _check_allowed(call, name)
         await self._registry.delete(name, if_revision=call.revision())
         self._health.forget(name)
         return Reply(204, b"")
 
     async def heartbeat(self, call: Call) -> Reply:
         """Renew a lease."""
-        until = await self._registry.heartbeat(_name(call))
+        name = _name(call)
+        _check_allowed(call, name)
+        until = await self._registry.heartbeat(name)
         return json({"ok": True, "lease_until": rfc3339(until) if until else None})
 
     async def health(self, call: Call) -> Reply:
@@ -173,6 +178,11 @@ def _name(call: Call) -> str:
 
 def _not_registered(name: str) -> NotFound:
     return NotFound(f"no autopilot is registered as '{name[:64]}'")
+
+
+def _check_allowed(call: Call, name: str) -> None:
+    if not call.identity.may_register(name):
+        raise Forbidden(f"this key lacks the scope 'register:{name}'", scope=f"register:{name}")
 
 
 def _list_query(query: dict[str, str]) -> tuple[int, str | None, str | None]:

@@ -211,10 +211,33 @@ _PROVIDED: Json = {
         "note",
     ),
 }
+_TIME_OR_NULL: Json = {"anyOf": [TIME, {"type": "null"}]}
+_KEYS: Json = {
+    "Key": closed(
+        {
+            "id": _TEXT,
+            "name": _TEXT,
+            "scopes": listed(_TEXT),
+            "created_at": TIME,
+            "expires_at": _TIME_OR_NULL,
+            "revoked_at": _TIME_OR_NULL,
+            "last_used_at": _TIME_OR_NULL,
+        }
+    ),
+    "Keys": closed({"keys": listed(ref("Key")), "count": _COUNT}),
+    "CreatedKey": closed(
+        {
+            "ok": {"const": True},
+            "key": {"type": "string", "pattern": "^apr_[0-9A-Za-z]{38}$"},
+            "record": ref("Key"),
+        }
+    ),
+}
 SCHEMAS: Json = {
     **_PLANNED,
     **_REGISTERED,
     **_PROVIDED,
+    **_KEYS,
     "Healthy": closed({"status": {"const": "healthy"}, **_STATUS}),
     "Unhealthy": closed({"status": {"const": "unhealthy"}, **_STATUS, "reason": _TEXT}),
     "Ready": closed({"ready": {"const": True}}),

@@ -25,6 +25,7 @@ _TRACEPARENT: Json = {
 _TAGS = {
     "tasks": "Have a task done.",
     "autopilots": "Who does tasks.",
+    "keys": "Who may call what.",
     "infrastructure": "The storage autopilots need.",
     "process": "How this process is.",
 }

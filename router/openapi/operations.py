@@ -44,6 +44,13 @@ _NAME: Json = {
     "description": "The autopilot.",
     "schema": ref("Name"),
 }
+_KEY_ID: Json = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "The key, by the id that the list shows.",
+    "schema": {"type": "string", "pattern": "^[0-9A-Za-z]{8}$"},
+}
 _IF_MATCH: Json = {
     "name": "If-Match",
     "in": "header",
@@ -163,6 +170,28 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "AutopilotHealth"},
         ("not_found", STORE),
         parameters=(_NAME,),
+    ),
+    ("GET", "/autopilot/keys"): Operation("listKeys", "keys", {200: "Keys"}, (*PARAMETERS, STORE)),
+    ("POST", "/autopilot/keys"): Operation(
+        "createKey",
+        "keys",
+        {201: "CreatedKey"},
+        (*BODY, "conflict", STORE),
+        body="NewKey",
+        description="The key is shown only in this answer.",
+    ),
+    ("DELETE", "/autopilot/keys/{id}"): Operation(
+        "revokeKey", "keys", {204: ""}, ("not_found", STORE), parameters=(_KEY_ID,)
+    ),
+    ("POST", "/autopilot/keys/{id}/rotate"): Operation(
+        "rotateKey",
+        "keys",
+        {201: "CreatedKey"},
+        (*BODY, "not_found", "conflict", STORE),
+        body="Rotation",
+        body_required=False,
+        parameters=(_KEY_ID,),
+        description="The new key is shown only in this answer; the old one ends after the overlap.",
     ),
     ("GET", "/autopilot/diagnose"): Operation(
         "diagnose",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import get_args, get_type_hints
 
 from router.body import MAX_STRING
+from router.keys import KEY_NAME, MAX_OVERLAP, MAX_SCOPES
 from router.model import MAX_CAPABILITIES, PlanRequest
-from router.openapi.grammar import BLANK, Json, closed, listed, ref, text, whole
+from router.openapi.grammar import BLANK, TIME, Json, closed, listed, ref, text, whole
 from router.parse import _NEEDS, MAX_FAMILIES, MAX_NEEDS, MAX_TASKS, MAX_TIMEOUT_MS, MAX_WORKER
 
 MODES = list(get_args(get_type_hints(PlanRequest)["mode"]))
@@ -173,6 +174,38 @@ SCHEMAS: Json = {
             {"capability": "web.section.generate", "meta": {"sectionType": "faq"}, "mode": "explain"},
         ],
     },
+    "NewKey": closed(
+        {
+            "name": {"type": "string", "pattern": whole(KEY_NAME.pattern), "description": "Who it is for."},
+            "scopes": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_SCOPES,
+                "items": {
+                    "anyOf": [
+                        {"enum": ["read", "operate", "admin", "register", "plan:*"]},
+                        {"type": "string", "pattern": "^(register|plan):[a-z0-9*._-]+$"},
+                    ]
+                },
+            },
+            "expires_at": {"anyOf": [TIME, {"type": "null"}], "default": None},
+        },
+        "expires_at",
+        description="A key to create.",
+        examples=[{"name": "page builder", "scopes": ["read", "plan:web.*"]}],
+    ),
+    "Rotation": closed(
+        {
+            "overlap_seconds": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": int(MAX_OVERLAP),
+                "default": 86_400,
+            }
+        },
+        "overlap_seconds",
+        description="How long the old key goes on.",
+    ),
     "Ensure": closed(
         {
             "want": {

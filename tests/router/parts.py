@@ -228,7 +228,7 @@ class Core:
 
     async def explain(self, task: str, meta: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         """Explain a task, or a capability when it has a dot."""
-        return await self.planner.explain(asking(task, meta, **more))
+        return await self.planner.explain(asking(task, meta, **more), Caller(Trace()))
 
     async def deliver(self, capability: str, *, key: str = "", seconds: float = 30.0) -> Outcome:
         """Send a task to those that offer a capability now."""

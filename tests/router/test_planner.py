@@ -105,7 +105,7 @@ async def test_a_plan_without_a_task(parts: Core, task: str | None) -> None:
     with pytest.raises(TaskRequired):
         await parts.planner.plan(request, Caller(Trace()))
     with pytest.raises(TaskRequired):
-        await parts.planner.explain(request)
+        await parts.planner.explain(request, Caller(Trace()))
 
 
 async def test_a_task_that_went_through_too_many_routers_stops(parts: Core) -> None:

@@ -15,8 +15,9 @@ from starlette.routing import Route
 
 from router.api.http import Call, Endpoint, Reply, Resource
 from router.app import App, build_app
-from router.auth import Gate, Identity, Scope
+from router.auth import Gate, Scope
 from router.body import Disconnected
+from router.keys import Identity
 from router.settings import read
 from router.wiring import System, build
 from tests.router.api.conftest import client_of
@@ -29,6 +30,10 @@ POLICY = {
     ("GET", "/openapi.json"): Scope.PUBLIC,
     ("POST", "/autopilot/plan"): Scope.PLAN,
     ("GET", "/autopilot/catalogue"): Scope.READ,
+    ("GET", "/autopilot/keys"): Scope.ADMIN,
+    ("POST", "/autopilot/keys"): Scope.ADMIN,
+    ("DELETE", "/autopilot/keys/{id}"): Scope.ADMIN,
+    ("POST", "/autopilot/keys/{id}/rotate"): Scope.ADMIN,
     ("GET", "/autopilot/list"): Scope.READ,
     ("POST", "/autopilot/registry"): Scope.REGISTER,
     ("GET", "/autopilot/registry/{name}"): Scope.READ,
@@ -68,7 +73,7 @@ def give(system: System, key: str, scope: Scope) -> None:
     """Let a system know a key with one scope."""
     resource = routes_of(system)[0].endpoint
     assert isinstance(resource, Resource)
-    identity = Identity("test", frozenset({scope}))
+    identity = Identity("test", frozenset({"plan:*" if scope is Scope.PLAN else scope.value}))
     resource._gate._keys.append((hashlib.sha256(key.encode()).digest(), identity))
 
 

@@ -1,0 +1,216 @@
+"""What the `autopilot` command asks a running router, one function per command.
+
+Each takes the parsed arguments, prints what came of it, and returns the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from router.asking import ask, client_of, json_of, print_json, print_table, read_json, say
+
+FAILED = 1
+
+
+def listing(parsed: argparse.Namespace) -> int:
+    """List the registered autopilots."""
+    rows: list[dict[str, Any]] = []
+    query = {"limit": "200", **({"capability": parsed.capability} if parsed.capability else {})}
+    with client_of(parsed) as client:
+        while True:
+            answer = ask(client, "GET", "/autopilot/list", "autopilots", params=query)
+            rows += answer["autopilots"]
+            if answer["next"] is None:
+                break
+            query["cursor"] = answer["next"]
+    if parsed.json:
+        return print_json({"autopilots": rows, "count": len(rows), "next": None})
+    if not rows:
+        print("no autopilots are registered; 'autopilot register --built-in' registers those that ship")
+        return 0
+    print_table(
+        ("NAME", "HEALTH", "ENDPOINT", "CAPABILITIES"),
+        [(row["name"], row["health"], row["endpoint"], ", ".join(_names(row))) for row in rows],
+    )
+    return 0
+
+
+def _names(row: Mapping[str, Any]) -> list[str]:
+    return [one if isinstance(one, str) else one["name"] for one in row["capabilities"]]
+
+
+def register(parsed: argparse.Namespace) -> int:
+    """Register an autopilot from a file, or those that ship."""
+    if parsed.built_in:
+        from router.wiring import manifests
+
+        bodies = manifests()
+    else:
+        bodies = [read_json(parsed.file)]
+    answers = []
+    with client_of(parsed) as client:
+        for body in bodies:
+            answer = ask(client, "POST", "/autopilot/registry", "autopilot", json=body)
+            answers.append(answer)
+            if not parsed.json:
+                print(answer["message"])
+                for warning in answer.get("warnings", ()):
+                    print(f"  warning: {warning}")
+                remote = not answer["autopilot"]["endpoint"].startswith("local:")
+                if remote and "signing_secret" in answer:
+                    print(f"  signing secret, shown only now: {answer['signing_secret']}")
+    return print_json(answers if parsed.built_in else answers[0]) if parsed.json else 0
+
+
+def plan(parsed: argparse.Namespace) -> int:
+    """Send a task, or explain where it would go."""
+    meta = read_json(parsed.meta[1:]) if parsed.meta.startswith("@") else json_of(parsed.meta, "--meta")
+    body: dict[str, Any] = {"capability" if "." in parsed.task else "task": parsed.task, "meta": meta}
+    if parsed.autopilot:
+        body["autopilot"] = parsed.autopilot
+    if parsed.explain:
+        body["mode"] = "explain"
+    with client_of(parsed) as client:
+        answer = ask(client, "POST", "/autopilot/plan", "autopilot", json=body)
+    if parsed.json:
+        print_json(answer)
+    elif parsed.explain:
+        _print_decision(answer)
+    else:
+        print(f"{answer['autopilot']} answered {answer['status']} in {answer['duration_ms']:.0f} ms")
+        print_json(answer["result"])
+    return 0 if parsed.explain or answer["ok"] else FAILED
+
+
+def _print_decision(answer: Mapping[str, Any]) -> None:
+    print(f"{answer['task'] or answer['capability']} needs {answer['capability']}")
+    rows = [
+        (str(one["rank"]), one["autopilot"], one["health"], one["reason"]) for one in answer["candidates"]
+    ]
+    if rows:
+        print_table(("RANK", "AUTOPILOT", "HEALTH", "REASON"), rows)
+    for name in answer["would_configure"]:
+        print(f"nobody offers it yet; {name} would be asked to")
+
+
+def catalogue(parsed: argparse.Namespace) -> int:
+    """List every task."""
+    with client_of(parsed) as client:
+        answer = ask(client, "GET", "/autopilot/catalogue", "tasks")
+    if parsed.json:
+        return print_json(answer)
+    print_table(
+        ("TASK", "CAPABILITY", "SOURCE", "AUTOPILOTS"),
+        [
+            (one["task"], one["capability"], one["source"], ", ".join(one["autopilots"]) or "nobody")
+            for one in answer["tasks"]
+        ],
+    )
+    return 0
+
+
+def diagnose(parsed: argparse.Namespace) -> int:
+    """Show token, storage and drift."""
+    with client_of(parsed) as client:
+        answer = ask(client, "GET", "/autopilot/diagnose", "provider")
+    unread = [part for part in ("token", "resources", "drift") if "error" in answer[part]]
+    status = FAILED if unread or answer.get("missing") else 0
+    if parsed.json:
+        print_json(answer)
+        return status
+    print(f"provider {answer['provider']}, token {answer['token'].get('status', 'unreadable')}")
+    if answer.get("note"):
+        print(answer["note"])
+    for permission in answer.get("permissions", ()):
+        print(f"  {permission['permission']}: needs {permission['needs']}, has {permission['has']}")
+    for kind, found in answer["resources"].items() if "resources" not in unread else ():
+        print(f"{kind}: {len(found)}")
+    for one in answer["drift"].get("missing", ()):
+        print(f"missing: {one['kind']} {one['name']}, needed by {', '.join(one['needed_by'])}")
+    for part in unread:
+        error = answer[part]["error"]
+        print(f"{part} could not be read: {error['message']} ({error['code']})")
+    return status
+
+
+def ensure(parsed: argparse.Namespace) -> int:
+    """Create what is needed and missing."""
+    with client_of(parsed) as client:
+        answer = ask(client, "POST", "/autopilot/ensure-infra", "plan", json={"dry_run": parsed.dry_run})
+    return _print_report(parsed, answer)
+
+
+def heal(parsed: argparse.Namespace) -> int:
+    """Run one self-heal pass."""
+    with client_of(parsed) as client:
+        answer = ask(client, "POST", "/__scheduled", "plan")
+    return _print_report(parsed, answer)
+
+
+def keys_list(parsed: argparse.Namespace) -> int:
+    """List keys."""
+    with client_of(parsed) as client:
+        answer = ask(client, "GET", "/autopilot/keys", "keys")
+    if parsed.json:
+        return print_json(answer)
+    rows = [
+        (one["id"], one["name"], " ".join(one["scopes"]), _key_state(one), one["last_used_at"] or "never")
+        for one in answer["keys"]
+    ]
+    print_table(("ID", "NAME", "SCOPES", "STATE", "LAST USED"), rows)
+    return 0
+
+
+def _key_state(record: Mapping[str, Any]) -> str:
+    if record["revoked_at"]:
+        return f"revoked {record['revoked_at']}"
+    return f"ends {record['expires_at']}" if record["expires_at"] else "valid"
+
+
+def keys_create(parsed: argparse.Namespace) -> int:
+    """Create a key."""
+    body = {"name": parsed.name, "scopes": parsed.scopes}
+    if parsed.expires_at:
+        body["expires_at"] = parsed.expires_at
+    with client_of(parsed) as client:
+        return _print_key(parsed, ask(client, "POST", "/autopilot/keys", "key", json=body))
+
+
+def keys_rotate(parsed: argparse.Namespace) -> int:
+    """Replace a key."""
+    with client_of(parsed) as client:
+        path = f"/autopilot/keys/{parsed.id}/rotate"
+        return _print_key(parsed, ask(client, "POST", path, "key", json={"overlap_seconds": parsed.overlap}))
+
+
+def _print_key(parsed: argparse.Namespace, answer: Mapping[str, Any]) -> int:
+    if parsed.json:
+        return print_json(answer)
+    say(f"key {answer['record']['id']} of {answer['record']['name']}, shown only now:")
+    print(answer["key"])
+    return 0
+
+
+def keys_revoke(parsed: argparse.Namespace) -> int:
+    """End a key."""
+    with client_of(parsed) as client:
+        ask(client, "DELETE", f"/autopilot/keys/{parsed.id}", "")
+    if not parsed.json:
+        print(f"key {parsed.id} is revoked")
+    return 0
+
+
+def _print_report(parsed: argparse.Namespace, answer: Mapping[str, Any]) -> int:
+    if parsed.json:
+        print_json(answer)
+    else:
+        rows = [(one["action"], one["kind"], one["name"], one["why"]) for one in answer["plan"]]
+        if rows:
+            print_table(("ACTION", "KIND", "NAME", "WHY"), rows)
+        for error in answer["errors"]:
+            print(f"failed: {error['kind']} {error['name']}: {error['message']}")
+        created = sum(len(found) for found in answer["created"].values())
+        print("nothing was created: a dry run" if answer["dry_run"] else f"created {created}")
+    return 0 if answer["ok"] else FAILED
