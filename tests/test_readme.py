@@ -34,12 +34,23 @@ def section(title: str) -> str:
     return README.partition(f"## {title}\n")[2].partition("\n## ")[0]
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    """Return the subcommands of `autopilot`."""
-    for action in _parser()._actions:
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the subcommands of a command, none for one that has no more."""
+    for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
-    raise AssertionError("autopilot has no subcommands")
+    return {}
+
+
+def command_of(words: list[str]) -> argparse.ArgumentParser:
+    """Return the command that words lead to. Raises `KeyError` where they name none."""
+    parser = _parser()
+    for word in words:
+        known = commands(parser)
+        if not known:
+            break
+        parser = known[word]
+    return parser
 
 
 def curls() -> list[list[str]]:
@@ -88,19 +99,19 @@ def test_every_room_and_module_of_the_structure_exists() -> None:
 
 def test_every_command_and_flag_it_names_exists() -> None:
     """`autopilot X` is a subcommand with the flags shown, and a script answers to its own."""
-    known = commands()
     shown: set[str] = set()
     for text in CODE:
-        if not text.startswith("autopilot "):
-            continue
-        words = text.removeprefix("autopilot ").replace("\\|", " ").split()
-        names = [word for word in words if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-")]
-        for name in names:
-            assert name in known, text
-        flags = set(re.findall(r"--[\w-]+", text))
-        assert flags <= set(known[names[0]]._option_string_actions), text
-        shown |= set(names)
+        if text.startswith("autopilot "):
+            for alternative in text.removeprefix("autopilot ").split("\\|"):
+                words = alternative.split()
+                flags = set(re.findall(r"--[\w-]+", alternative))
+                assert flags <= set(command_of(words)._option_string_actions), text
+                shown.add(words[0])
+    known = commands(_parser())
     assert shown == set(known), "the README names every subcommand"
+    for parser in known.values():
+        for action in commands(parser):
+            assert any(action in text.split() for text in CODE), action
     for script, flag in re.findall(r"`(scripts/[\w/-]+) (?:\[)?(--[\w-]+)", README):
         sources = [
             ROOT / script,
