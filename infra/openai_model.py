@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.model import Answer, ModelUnavailable
 from infra.pool import ExchangeError, Pool
+from infra.redact import Redactor
 from infra.transport import carry
 from router.errors import EndpointRefused
 
@@ -42,8 +43,18 @@ class _Completion(BaseModel):
 class OpenAiModel:
     """Asks `name` at `base_url` (OpenAI's own address when empty) over `pool`. `timeout` is in seconds."""
 
-    def __init__(self, name: str, key: str, base_url: str, pool: Pool, *, timeout: float = 20.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        key: str,
+        base_url: str,
+        pool: Pool,
+        *,
+        timeout: float = 20.0,
+        redactor: Redactor | None = None,
+    ) -> None:
         self.name = name
+        self._redactor = redactor or Redactor([key])
         self._key = key
         self._base_url = base_url
         self._pool = pool
@@ -70,7 +81,7 @@ class OpenAiModel:
                         "role": "system",
                         "content": f"{_RULES}\n\n{instructions}\n\n{json.dumps(answer.model_json_schema())}",
                     },
-                    {"role": "user", "content": _sendable(data[:_MOST_DATA])},
+                    {"role": "user", "content": _sendable(self._redactor.text(data)[:_MOST_DATA])},
                 ],
             )
             envelope = _Completion.model_validate_json(completion.content)

@@ -116,15 +116,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
+    from infra.redact import RedactingFormatter, Redactor
     from router.serve import bind, serve
     from router.settings import read
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    settings = read(os.environ, host=parsed.host)
+    handler = logging.StreamHandler(sys.stderr)
+    redactor = Redactor(settings.secrets())
+    handler.setFormatter(RedactingFormatter(redactor, "%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    settings = read(os.environ, host=parsed.host)
     if parsed.data is not None:
         settings = replace(settings, data=parsed.data)
     try:

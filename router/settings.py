@@ -53,6 +53,11 @@ class Settings:
     smtp_url: Secret = field(default_factory=lambda: Secret(""))
     mail_from: str = "autopilot@localhost"
 
+    def secrets(self) -> list[str]:
+        """Return every secret there is, for what has to keep them out of its output."""
+        values = [self.api_key, self.cf_token, self.openai_key, self.stripe_key, self.smtp_url]
+        return [value.reveal() for value in values if value]
+
 
 def is_loopback(host: str) -> bool:
     """Whether a server bound to `host` can be reached from this machine only."""

@@ -29,6 +29,7 @@ from infra.model import Model, Offline
 from infra.openai_model import OpenAiModel
 from infra.outbound import Guard
 from infra.pool import Pool
+from infra.redact import Redactor
 from infra.table import Table
 from infra.table.sqlite import SqliteTable
 from infra.transport import GuardedTransport
@@ -198,7 +199,13 @@ async def _plan(planner: Planner, task: str, meta: Mapping[str, Any], *, idempot
 def _model(settings: Settings, pool: Pool) -> Model:
     if not settings.openai_key:
         return Offline()
-    return OpenAiModel(settings.model, settings.openai_key.reveal(), settings.openai_base_url, pool)
+    return OpenAiModel(
+        settings.model,
+        settings.openai_key.reveal(),
+        settings.openai_base_url,
+        pool,
+        redactor=Redactor(settings.secrets()),
+    )
 
 
 def _mail(settings: Settings, blobs: Blobs) -> Mail:

@@ -105,6 +105,15 @@ async def test_untrusted_text_travels_as_the_users_message_only(pool: Pool) -> N
     assert "Ignore all previous" not in str(headers_of(request))
 
 
+async def test_secrets_in_the_text_are_not_sent(pool: Pool) -> None:
+    """A mail that quotes a key reaches the model without it, and so does the router's own key."""
+    async with scripted(completion('{"kind":"x","confidence":0}')) as server:
+        model = OpenAiModel("small", "a-key-like-no-other", f"{server.url}/v1", pool)
+        await ask(model, "my key is cfut_abcdefghijklmnop and yours is a-key-like-no-other")
+        [request] = server.requests
+    assert json.loads(body_of(request))["messages"][1]["content"] == "my key is **** and yours is ****"
+
+
 async def test_text_that_utf8_cannot_carry_is_sent_without_it(pool: Pool) -> None:
     """Half a surrogate pair in a log line does not stop the question."""
     async with scripted(completion('{"kind":"x","confidence":0}')) as server:
