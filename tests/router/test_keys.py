@@ -7,6 +7,7 @@ import math
 import os
 import string
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ class TestScopes:
 
     def test_kinds_do_not_mix(self) -> None:
         """No scope but admin allows what another one is for."""
-        everything = {
+        everything: dict[str, Callable[[Identity], bool]] = {
             "read": lambda who: who.may("read"),
             "operate": lambda who: who.may("operate"),
             "register": lambda who: who.may_register("x"),
@@ -550,7 +551,9 @@ class TestLastUse:
     async def test_cannot_be_kept(self, keys: Keys, store: Failing, moment: str) -> None:
         """A use that the store does not take is still a use."""
         key, _ = await keys.create("ann", ["read"])
-        store.at("put", **{moment: fail})
+        store.at(
+            "put", before=fail if moment == "before" else None, after=fail if moment == "after" else None
+        )
         assert (await keys.identify(key)).name == "ann"
 
     async def test_at_once(self, keys: Keys) -> None:
