@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from infra.local import LocalProvider
+from infra.provider import Resource
 from infra.table import Put
 from infra.table.sqlite import SqliteTable
+from router.api.http import Call
+from router.api.infra import InfraApi
+from router.api.once import Once
+from router.auth import ANYONE
+from router.errors import Forbidden
+from router.idempotency import Idempotency
+from router.trace import Trace
 from router.wiring import System
 from tests.router.api.conftest import register
 
@@ -85,6 +96,34 @@ async def test_a_part_that_cannot_be_read_says_why(api: httpx.AsyncClient, syste
     assert body["resources"] == body["drift"]
     assert body["resources"]["error"]["code"] == "store_unavailable"
     assert set(body["resources"]["error"]) == {"code", "message", "hint"}
+
+
+async def test_when_no_part_can_be_read_that_is_a_502(system: System) -> None:
+    """With a provider that refuses everything token, resources and drift are errors with its code."""
+
+    class Refusing(LocalProvider):
+        name = "cloudflare"
+
+        async def inventory(self) -> list[Resource]:
+            raise Forbidden("Authentication error [code: 10000]")
+
+        async def diagnose(self) -> Mapping[str, Any]:
+            raise Forbidden("Authentication error [code: 10000]")
+
+    once = Once(Idempotency(system.table, lambda: 0.0))
+    provider = Refusing(system.table, Path(), lambda: 0.0)
+    [endpoint, *_] = InfraApi(system.healer, provider, lambda: 0.0, once).endpoints()
+
+    async def nothing() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    answer = await endpoint.answer(Call({}, nothing, {}, ANYONE, Trace()))
+    body = json.loads(answer.body)
+    assert answer.status == 502
+    assert body["provider"] == "cloudflare"
+    for part in ("token", "resources", "drift"):
+        assert body[part]["error"]["code"] == "forbidden"
+        assert "10000" in body[part]["error"]["message"]
 
 
 async def test_a_dry_run_is_the_plan_of_the_real_run_and_creates_nothing(
