@@ -1,0 +1,149 @@
+"""What Schemathesis cannot read off the document, told to it. Loaded by `st` through SCHEMATHESIS_HOOKS.
+
+No check is turned off. Generated calls are changed in three ways before they are sent:
+
+- An endpoint of a registration keeps its form, but leads to a port of this machine where nobody listens: the
+  router looks hosts up and asks them for their health, and tests call nobody.
+- Valid bodies are made to keep the rules that the document has in words only, so that more of them get in.
+- Most valid plans are for a task that somebody does, and most idempotency keys are used once.
+
+And failures are dropped that say nothing against the document: refusals that depend on what is registered,
+each by its code, or by field and words where the code says too little; and the gateway statuses of a plan,
+which report somebody else's failure. The summary of a run counts what was dropped.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from typing import Any
+
+import schemathesis
+from schemathesis.core.failures import Failure, ServerError
+from schemathesis.core.transport import Response
+from schemathesis.openapi.checks import RejectedPositiveData
+
+from infra.outbound import parse_url
+from router.errors import EndpointRefused
+from router.parse import MAX_FAMILIES
+
+PRESENT = {
+    "plan": {"unknown_task", "no_autopilot"},
+    "registerAutopilot": {"endpoint_refused", "stale"},
+    "deleteAutopilot": {"stale"},
+}
+"""By operation: codes of refusals that depend on what is registered, allowed or in this process."""
+
+GATEWAY = {"forward_failed", "not_ready", "deadline", "loop"}
+"""Codes of a plan that the router understood and could not have done."""
+
+KEY_TAKEN = r"Idempotency-Key: was used with another body"
+UNSAID: dict[str, tuple[str, ...]] = {
+    "plan": (KEY_TAKEN, r"meta\b.*: .*"),  # the schema of the capability, not ours
+    "registerAutopilot": (
+        KEY_TAKEN,
+        r"endpoint: (an IPv4 address must be|the host in brackets|the port must be|the host is no valid).*",
+        r"capabilities\[\d+\]\.input_schema: .*",
+        r"tasks\.\S+: already stands for \S+",
+    ),
+    "ensureInfrastructure": (KEY_TAKEN,),
+}
+"""By operation: complaints about single fields that no JSON Schema can state."""
+
+DONE: tuple[dict[str, Any], ...] = (
+    {"task": "generate_page", "meta": {"pageType": "home", "description": "A bakery"}},
+    {"task": "create_lead", "meta": {"email": "ada@example.com"}},
+    {"task": "deploy_page", "meta": {"slug": "welcome", "html": "<h1>Welcome</h1>"}},
+    {"capability": "web.section.generate", "meta": {"sectionType": "faq"}},
+    {"capability": "payouts.batch.run"},
+)
+"""Plans that the built-in autopilots answer well."""
+
+_number = itertools.count()
+
+
+@schemathesis.hook
+def before_call(_: Any, case: Any, __: dict[str, Any]) -> None:
+    """Change a call as the module says."""
+    valid = case.meta is not None and case.meta.generation.mode.is_positive
+    number = next(_number)
+    if valid and number % 4 and "Idempotency-Key" in (case.headers or {}):
+        case.headers["Idempotency-Key"] = f"call-{number}"
+    if not isinstance(case.body, dict):
+        return
+    body = copy.deepcopy(case.body)
+    match _operation(case):
+        case "registerAutopilot":
+            if isinstance(body.get("endpoint"), str):
+                body["endpoint"] = _elsewhere(body["endpoint"])
+            if valid:
+                _keep_rules(body)
+        case "ensureInfrastructure" if valid:
+            _name_workers_once(body.get("want") or {})
+        case "plan" if valid and number % 4:
+            body = {name: body[name] for name in ("mode", "timeout_ms") if name in body} | DONE[number % 5]
+    if body != case.body:
+        case.body = body
+
+
+@schemathesis.hook
+def filter_failure(_: Any, failure: Failure, case: Any, response: Response) -> bool:
+    """Say whether a failure is one."""
+    operation = _operation(case)
+    if isinstance(failure, ServerError):
+        return not (operation == "plan" and _document(response).get("code") in GATEWAY)
+    if isinstance(failure, RejectedPositiveData):
+        return not _is_beyond_a_schema(operation, _document(response))
+    return True
+
+
+def _operation(case: Any) -> str:
+    return str(case.operation.definition.raw["operationId"])
+
+
+def _elsewhere(endpoint: str) -> str:
+    """Return an endpoint of the same form that leads nowhere; what is no URL stays as it is."""
+    try:
+        parse_url(endpoint)
+    except EndpointRefused:
+        return endpoint
+    return re.sub(r"//[^/?]*", "//127.0.0.1:9", endpoint, count=1)
+
+
+def _keep_rules(body: dict[str, Any]) -> None:
+    """Leave no name twice, not too many families, and give the tasks capabilities of the autopilot."""
+    named = {_name(one): one for one in body["capabilities"]}
+    families: set[str] = set()
+    for name, one in list(named.items()):
+        if name.endswith(".*") or (isinstance(one, dict) and one.get("configure")):
+            families.add(name.partition(".")[0])
+            if len(families) > MAX_FAMILIES:
+                del named[name]
+    body["capabilities"] = list(named.values())
+    own = [name for name in named if not name.endswith(".*")]
+    body["tasks"] = dict.fromkeys(body.get("tasks", {}), own[0]) if own else {}
+    _name_workers_once(body.get("needs") or {})
+
+
+def _name(capability: Any) -> str:
+    return str(capability if isinstance(capability, str) else capability["name"])
+
+
+def _name_workers_once(needs: dict[str, Any]) -> None:
+    if "workers" in needs:
+        needs["workers"] = list({one["name"]: one for one in needs["workers"]}.values())
+
+
+def _document(response: Response) -> dict[str, Any]:
+    document = response.json() if response.content else {}
+    return document if isinstance(document, dict) else {}
+
+
+def _is_beyond_a_schema(operation: str, document: dict[str, Any]) -> bool:
+    """Whether valid data was refused for reasons that no schema could state."""
+    if document.get("code") in PRESENT.get(operation, ()):
+        return True
+    complaints = [f"{one['field']}: {one['message']}" for one in document.get("errors", ())]
+    allowed = UNSAID.get(operation, ())
+    return bool(complaints) and all(any(re.fullmatch(rule, one) for rule in allowed) for one in complaints)
