@@ -69,7 +69,8 @@ class KeysApi:
         body = _object(await call.json_or_nothing())
         overlap = body.get("overlap_seconds", _OVERLAP)
         problems = [(field[:64], "is not a known field") for field in body if field != "overlap_seconds"]
-        if isinstance(overlap, bool) or not isinstance(overlap, int) or not 0 <= overlap <= MAX_OVERLAP:
+        number = isinstance(overlap, int | float) and not isinstance(overlap, bool)
+        if not (number and 0 <= overlap <= MAX_OVERLAP and overlap == int(overlap)):
             problems.append(("overlap_seconds", f"must be a whole number from 0 to {MAX_OVERLAP:.0f}"))
         if problems:
             raise Invalid(problems)

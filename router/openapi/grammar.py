@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from infra.outbound import _LABEL, MAX_URL
-from router.model import _CAPABILITY, _FAMILY, _NAME, _TASK
+from router.model import _CAPABILITY, _FAMILY, _NAME, _TASK, _WORD
 from router.parse import _NAMED_ENDPOINT, _WORKER
 
 Json = dict[str, Any]
@@ -101,6 +101,18 @@ NAMES: Json = {
                 "description": "`local:NAME` in the router's own process, or `lambda:FUNCTION` on AWS.",
                 "type": "string",
                 "pattern": whole(_NAMED_ENDPOINT),
+            },
+        ],
+    },
+    "Scope": {
+        "description": "What a key allows; `plan:` takes a capability, all under some words, or all.",
+        "anyOf": [
+            {"enum": ["read", "operate", "admin", "register"]},
+            {"type": "string", "pattern": whole(f"register:{_NAME.pattern}")},
+            {
+                "type": "string",
+                "maxLength": len("plan:") + 128,
+                "pattern": whole(rf"plan:(?:\*|{_WORD}(?:\.{_WORD}){{0,4}}\.\*|{_CAPABILITY.pattern})"),
             },
         ],
     },

@@ -85,6 +85,12 @@ _LINKS: Json = {
 }
 
 
+_KEY_LINKS: Json = {
+    operation: {"operationId": operation, "parameters": {"id": "$response.body#/record/id"}}
+    for operation in ("rotateKey", "revokeKey")
+}
+
+
 def _query(name: str, schema: Json, description: str) -> Json:
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
@@ -178,6 +184,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {201: "CreatedKey"},
         (*BODY, "conflict", STORE),
         body="NewKey",
+        links={201: _KEY_LINKS},
         description="The key is shown only in this answer.",
     ),
     ("DELETE", "/autopilot/keys/{id}"): Operation(
@@ -191,6 +198,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body="Rotation",
         body_required=False,
         parameters=(_KEY_ID,),
+        links={201: _KEY_LINKS},
         description="The new key is shown only in this answer; the old one ends after the overlap.",
     ),
     ("GET", "/autopilot/diagnose"): Operation(

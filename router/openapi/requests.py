@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import get_args, get_type_hints
 
 from router.body import MAX_STRING
-from router.keys import KEY_NAME, MAX_OVERLAP, MAX_SCOPES
+from router.keys import _OURS, KEY_NAME, MAX_LIFE, MAX_OVERLAP, MAX_SCOPES
 from router.model import MAX_CAPABILITIES, PlanRequest
-from router.openapi.grammar import BLANK, TIME, Json, closed, listed, ref, text, whole
+from router.openapi.grammar import BLANK, Json, closed, listed, ref, text, whole
 from router.parse import _NEEDS, MAX_FAMILIES, MAX_NEEDS, MAX_TASKS, MAX_TIMEOUT_MS, MAX_WORKER
 
 MODES = list(get_args(get_type_hints(PlanRequest)["mode"]))
@@ -176,19 +176,19 @@ SCHEMAS: Json = {
     },
     "NewKey": closed(
         {
-            "name": {"type": "string", "pattern": whole(KEY_NAME.pattern), "description": "Who it is for."},
-            "scopes": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": MAX_SCOPES,
-                "items": {
-                    "anyOf": [
-                        {"enum": ["read", "operate", "admin", "register", "plan:*"]},
-                        {"type": "string", "pattern": "^(register|plan):[a-z0-9*._-]+$"},
-                    ]
-                },
+            "name": {
+                "type": "string",
+                "pattern": whole(KEY_NAME),
+                "not": {"enum": sorted(_OURS)},
+                "description": "Who it is for.",
             },
-            "expires_at": {"anyOf": [TIME, {"type": "null"}], "default": None},
+            "scopes": listed(ref("Scope"), minItems=1, maxItems=MAX_SCOPES),
+            "expires_at": {
+                "type": ["string", "null"],
+                "format": "date-time",
+                "default": None,
+                "description": f"When it ends, within {MAX_LIFE / (365 * 86_400):.0f} years.",
+            },
         },
         "expires_at",
         description="A key to create.",

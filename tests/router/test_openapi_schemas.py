@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from router.errors import Invalid
+from router.keys import MAX_SCOPES, parse_scopes
 from router.model import MAX_CAPABILITIES, is_capability, is_family, is_name, is_task
 from router.openapi import Entry, document
 from router.openapi.operations import OPERATIONS
@@ -250,6 +251,42 @@ def test_needs_are_described_as_they_are_taken(kind: str) -> None:
     for wrong in list[Any]((None, {}, "abc", [many[0], many[0]])):
         assert not schema.is_valid({kind: wrong})
         assert not taken(parse_needs, {kind: wrong})
+
+
+SCOPES: list[Any] = [
+    *(
+        "read",
+        "operate",
+        "admin",
+        "register",
+        "public",
+        "plan",
+        "plan:",
+        "plan:*",
+        "register:",
+        "register:*",
+        "",
+    ),
+    *(f"plan:{name}" for name in CAPABILITIES),
+    *(f"register:{name}" for name in NAMES),
+    *("plan:a.b.*", "plan:a.b.c.d.e.*", "plan:a.b.c.d.e.f.*", "plan:*.a", "plan:a.*.b", "plan:.*", "plan:a*"),
+    *(f"plan:{'a' * size}.*" for size in (126, 127)),
+    *(None, 1, []),
+]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_scopes_are_described_as_they_are_taken(scope: Any) -> None:
+    """Schema and parser agree about what a key may be for."""
+    assert schema_of("Scope").is_valid(scope) is taken(parse_scopes, [scope])
+
+
+@pytest.mark.parametrize("count", [0, 1, MAX_SCOPES, MAX_SCOPES + 1])
+def test_how_many_scopes_a_key_may_have(count: int) -> None:
+    """Schema and parser agree about the number."""
+    scopes = ["read"] * count
+    valid = schema_of("NewKey").is_valid({"name": "a", "scopes": scopes})
+    assert valid is taken(parse_scopes, scopes) is (1 <= count <= MAX_SCOPES)
 
 
 @given(st.text(alphabet="ab .\n\t\x00\x1c\x1f\x7f\x85\xa0\u2028\u3000\ufeff\u200b", max_size=8))
