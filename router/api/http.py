@@ -28,6 +28,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGI = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 encode = msgspec.json.Encoder().encode
+WHOLE = "autopilot.whole"
+"""The scope's extension that takes a whole answer, see `router.onewrite`."""
 
 
 class Reply(NamedTuple):
@@ -161,7 +163,7 @@ class Resource:
         except Exception:
             log.exception("unexpected error on %s %s, trace %s", scope["method"], scope["path"], trace.id)
             reply = problem_reply(AutopilotError(), trace.id)
-        await respond(reply, send, cacheable=scope["method"] != "POST")
+        await respond(reply, scope, send)
 
 
 def problem_reply(
@@ -177,10 +179,16 @@ def problem_reply(
 _LOOKED_AT = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 
-async def respond(reply: Reply, send: Send, *, cacheable: bool) -> None:
-    """Send a reply. One that a cache might keep or a browser show says that they must not."""
-    headers = [*reply.headers, *_LOOKED_AT] if cacheable else [*reply.headers]
+async def respond(reply: Reply, scope: Mapping[str, Any], send: Send) -> None:
+    """Send a reply, in one go where the server can do that.
+
+    One that a cache might keep or a browser show says that they must not.
+    """
+    headers = [*reply.headers] if scope["method"] == "POST" else [*reply.headers, *_LOOKED_AT]
     if reply.status != 204:
         headers += ((b"content-type", reply.media_type), (b"content-length", b"%d" % len(reply.body)))
+    extensions = scope.get("extensions")
+    if extensions and WHOLE in extensions and extensions[WHOLE](reply.status, headers, reply.body):
+        return
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -56,13 +56,16 @@ class PlanApi:
         if request.mode == "explain":
             return json(await self._planner.explain(request, caller))
 
-        async def work() -> Reply:
-            return Reply(200, encode(await self._planner.plan(request, caller)))
-
         if not caller.key:
-            return await work()
+            return await self._plan(request, caller)
         seconds = self._planner.seconds(request)
-        return await self._once.answer(call, "plan", parse(body), seconds=seconds, work=work)
+        return await self._once.answer(
+            call, "plan", parse(body), seconds=seconds, work=lambda: self._plan(request, caller)
+        )
+
+    async def _plan(self, request: PlanRequest, caller: Caller) -> Reply:
+        outcome = await self._planner.plan(request, caller)
+        return Reply(outcome.status if 400 <= outcome.status < 500 else 200, encode(outcome))
 
     async def catalogue(self, call: Call) -> Reply:
         """List every task with who can serve it now."""

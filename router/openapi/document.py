@@ -111,4 +111,12 @@ def _responses(operation: Operation, scope: str) -> Json:
     for status, problem in problems.responses(_codes(operation, scope)).items():
         content = {**found.get(status, {}).get("content", {}), **problem["content"]}
         found[status] = {**problem, "content": content}
-    return {str(status): found[status] for status in sorted(found)}
+    shown = {str(status): found[status] for status in sorted(found)}
+    if operation.passed_on:
+        # Any 4xx may be an autopilot's own, in the same envelope as its success.
+        passed_on: Json = {"application/json": {"schema": ref(operation.passed_on)}}
+        for status in found:
+            if 400 <= status < 500:
+                shown[str(status)]["content"] |= passed_on
+        shown["4XX"] = {"description": "What the autopilot answered.", "content": passed_on}
+    return shown

@@ -29,6 +29,8 @@ class Operation:
     headers: Mapping[int, Json] = field(default_factory=dict)
     links: Mapping[int, Json] = field(default_factory=dict)
     description: str = ""
+    passed_on: str = ""
+    """The component schema of a 4xx that somebody else answered, empty where there is none."""
 
 
 STORE = "store_unavailable"
@@ -111,7 +113,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             "deadline",
             "loop",
             STORE,
-        ),
+            passed_on="Outcome",
+    ),
         body="Plan",
         parameters=(_IDEMPOTENCY_KEY,),
         headers={200: _REPLAYED},

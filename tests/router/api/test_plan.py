@@ -151,11 +151,12 @@ async def test_a_meta_that_breaks_the_schema_is_refused_before_it_is_sent(
 
 
 async def test_a_client_error_of_the_autopilot_is_passed_on(api: httpx.AsyncClient, up: Upstream) -> None:
-    """A 4xx comes back inside a 200 envelope, with ok false and that status."""
+    """A 4xx comes back as that status, in the envelope of a success with ok false."""
     await register(api, "pages", up.url, "web.pages.generate")
     up.tell = lambda _: Told(404, b'{"why":"no such page"}')
     answer = await plan(api, {"task": "generate_page"})
-    assert answer.status_code == 200
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/json"
     assert (answer.json()["ok"], answer.json()["status"]) == (False, 404)
     assert answer.json()["result"] == {"why": "no such page"}
 
