@@ -113,9 +113,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             "deadline",
             "loop",
             STORE,
-            passed_on="Outcome",
     ),
         body="Plan",
+        passed_on="Outcome",
         parameters=(_IDEMPOTENCY_KEY,),
         headers={200: _REPLAYED},
         description=(
