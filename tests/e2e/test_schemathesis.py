@@ -18,6 +18,9 @@ from router.wiring import manifests
 from tests.process import BIN, NOTHING, Served, run, serving
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
+ALL = "examples,coverage,fuzzing,stateful"
+FEW = ALL if "FUZZ_EXAMPLES" in os.environ else "examples,fuzzing,stateful"
+"""Phases of a second run: coverage takes most of the time, and what it covers does not depend on keys."""
 KEY = "a-key-of-32-characters-for-tests"
 LOCKED = {
     "AUTOPILOT_AUTH": "required",
@@ -28,10 +31,12 @@ SIGNED = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.mark.parametrize(
-    ("env", "headers"), [(NOTHING, NOTHING), (LOCKED, SIGNED)], ids=["local", "required"]
+    ("env", "headers", "phases"),
+    [(NOTHING, NOTHING, ALL), (LOCKED, SIGNED, FEW)],
+    ids=["local", "required"],
 )
 def test_every_answer_is_one_the_document_promises(
-    tmp_path: Path, env: Mapping[str, str], headers: Mapping[str, str]
+    tmp_path: Path, env: Mapping[str, str], headers: Mapping[str, str], phases: str
 ) -> None:
     """All checks, on every operation: valid calls get in, invalid ones do not, and nothing breaks."""
     with serving(tmp_path / "server", env=env) as server:
@@ -40,6 +45,7 @@ def test_every_answer_is_one_the_document_promises(
         signed = [part for name, value in headers.items() for part in ("--header", f"{name}: {value}")]
         command = [
             *(str(BIN / "st"), "run", str(schema), "--url", server.url, "--checks", "all", *signed),
+            *("--phases", phases),
             *("--max-examples", str(EXAMPLES), "--seed", "1", "--generation-deterministic"),
             *(
                 "--continue-on-failure",
