@@ -72,7 +72,7 @@ class LocalProvider:
             "token": {"id": None, "status": "none", "kind": "local"},
             "permissions": [],
             "missing": [],
-            "note": "CF_API_TOKEN is not set: folders and rows on this machine stand in for Cloudflare",
+            "note": "folders and rows on this machine stand in for Cloudflare",
         }
 
     def _path(self, kind: str, name: str) -> Path:

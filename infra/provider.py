@@ -57,7 +57,7 @@ class Provider(Protocol):
 class Action(NamedTuple):
     """One line of a plan."""
 
-    action: Literal["create", "update", "keep"]
+    action: Literal["create", "update", "keep", "blocked"]
     kind: str
     name: str
     why: str
@@ -118,12 +118,20 @@ def digest_of(content: str) -> str:
 
 
 def plan_of(wanted: list[Want], inventory: list[Resource]) -> list[Action]:
-    """Return what has to be done so that everything wanted exists. Pure."""
+    """Return what has to be done so that everything wanted exists, a line for each of `wanted`. Pure.
+
+    A Worker that is wanted with two contents is blocked: each pass would undo the one before.
+    """
     there = {(one.kind, one.name): one for one in inventory}
+    contents: dict[tuple[str, str], set[str]] = {}
+    for want in wanted:
+        contents.setdefault((want.kind, want.name), set()).add(want.content)
     plan = []
     for want in wanted:
         resource = there.get((want.kind, want.name))
-        if resource is None:
+        if len(contents[want.kind, want.name]) > 1:
+            plan.append(Action("blocked", want.kind, want.name, "it is wanted with different contents"))
+        elif resource is None:
             plan.append(Action("create", want.kind, want.name, "it does not exist"))
         elif want.kind == "workers" and resource.digest != digest_of(want.content):
             plan.append(Action("update", want.kind, want.name, "its content changed"))
@@ -144,6 +152,8 @@ async def ensure(provider: Provider, wanted: list[Want], *, dry_run: bool = Fals
     for want, action in zip(wanted, report.plan, strict=True):
         if action.action == "keep":
             report.skipped.append(inventory[want.kind, want.name])
+        elif action.action == "blocked":
+            report.errors.append(_error(want, "conflict", action.why))
         elif not dry_run:
             todo.append(want)
     done = await asyncio.gather(*(provider.create(want) for want in todo), return_exceptions=True)
@@ -151,8 +161,11 @@ async def ensure(provider: Provider, wanted: list[Want], *, dry_run: bool = Fals
         if isinstance(result, Resource):
             report.created.append(result)
         elif isinstance(result, AutopilotError):
-            error = {"kind": want.kind, "name": want.name, "code": result.code, "message": result.detail}
-            report.errors.append(error)
+            report.errors.append(_error(want, result.code, result.detail))
         else:
             raise result
     return report
+
+
+def _error(want: Want, code: str, message: str) -> dict[str, str]:
+    return {"kind": want.kind, "name": want.name, "code": code, "message": message}

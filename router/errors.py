@@ -11,8 +11,7 @@ AutopilotError
     Stale              somebody changed it since it was read
     Unauthenticated    no key, or not a valid one
     Forbidden          a valid key without the scope
-    RateLimited        too many calls of one caller
-    Overloaded         too many calls at once
+    RateLimited        too many calls
     TaskRequired, UnknownTask, NoAutopilot, NotReady      the planner cannot send
     EndpointRefused    an address that must not be called
     ForwardFailed      the autopilot could not be reached, or failed
@@ -135,14 +134,6 @@ class RateLimited(AutopilotError):
 
     code = "rate_limited"
     title = "Too many calls"
-    retryable = True
-
-
-class Overloaded(AutopilotError):
-    """Raise when more calls run at once than this process takes."""
-
-    code = "overloaded"
-    title = "Too much at once"
     retryable = True
 
 

@@ -65,10 +65,10 @@ class Upstream:
         self._hanging.set()
         assert self._server is not None
         self._server.close()
-        for writer in self._writers:
+        writers = list(self._writers)
+        for writer in writers:
             writer.close()
-        while self._writers:
-            await asyncio.sleep(0)
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -74,5 +74,5 @@ def _names(header: str, tag: str) -> bool:
 
 async def _redirect(request: Request) -> Response:
     """Lead to the page, by a relative address: a proxy may have put the router below a path."""
-    up = "../" * (request.url.path.count("/") - 1)
+    up = "../" * (request.scope["path"].count("/") - 1)
     return RedirectResponse(f"{up}admin", 308, {**_HEADERS, "content-security-policy": _PAGE_POLICY})

@@ -201,6 +201,15 @@ async def test_the_same_want_twice_is_one(provider: LocalProvider) -> None:
     assert [one.name for one in report.created] == ["SESSIONS", "assets"]
 
 
+async def test_a_worker_wanted_in_two_ways_is_blocked(provider: LocalProvider) -> None:
+    """Neither content is written, both claims are reported, and the rest is made."""
+    wanted = [Want("workers", "w", "one"), Want("workers", "w", "two"), Want("kv", "KV")]
+    report = await ensure(provider, wanted)
+    assert [action.action for action in report.plan] == ["blocked", "blocked", "create"]
+    assert [(error["name"], error["code"]) for error in report.errors] == [("w", "conflict")] * 2
+    assert [one.name for one in await provider.inventory()] == ["KV"]
+
+
 async def test_a_dry_run_changes_nothing_and_tells_what_a_run_does(
     provider: LocalProvider, tmp_path: Path
 ) -> None:

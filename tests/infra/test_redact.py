@@ -221,6 +221,7 @@ class TestOverlap:
         inner, outer = "abcdefgh", "12abcdefgh34"
         assert Redactor([inner, outer]).text(outer) == STARS
         assert Redactor([outer, inner]).text(outer) == STARS
+        assert Redactor(["abcdefgh", "abcdefgh12"]).text("abcdefgh12") == STARS
         assert Redactor([RUN]).text(f"sk-proj-{RUN}-rest-of-it") == STARS
         assert Redactor([f"pa!sk-{RUN}!word"]).text(f"pa!sk-{RUN}!word") == STARS
 

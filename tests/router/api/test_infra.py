@@ -58,7 +58,7 @@ async def test_diagnose_has_every_part_of_the_contract(api: httpx.AsyncClient) -
     }  # fmt: skip
     assert body["provider"] == "local"
     assert body["token"] == {"id": None, "status": "none", "kind": "local"}
-    assert "CF_API_TOKEN is not set" in body["note"]
+    assert "stand in for Cloudflare" in body["note"]
     assert body["resources"] == NOTHING
     assert body["drift"] == {"missing": [], "unmanaged": []}
 
