@@ -21,7 +21,7 @@ import re
 from typing import Any
 
 import schemathesis
-from schemathesis.core.failures import Failure, ServerError
+from schemathesis.core.failures import AcceptedNegativeData, Failure, ServerError
 from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData
 
@@ -99,6 +99,8 @@ def filter_failure(_: Any, failure: Failure, case: Any, response: Response) -> b
     operation = _operation(case)
     if isinstance(failure, ServerError):
         return not (operation == "plan" and _document(response).get("code") in GATEWAY)
+    if isinstance(failure, AcceptedNegativeData):
+        return response.status_code != 413  # which is a refusal too, of what is invalid and too large
     if isinstance(failure, RejectedPositiveData):
         return not _is_beyond_a_schema(operation, _document(response))
     return True
