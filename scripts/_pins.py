@@ -1,4 +1,4 @@
-"""Checks that every requirement is pinned with a hash, and that the pins satisfy pyproject.toml."""
+"""Checks what only ever gets stricter: pins with hashes for every requirement, and the coverage gate."""
 
 import re
 import subprocess
@@ -24,9 +24,19 @@ def main() -> int:
             wrong.append(f"{name} is not pinned: run scripts/pin")
         else:
             metadata.version(name)
+    wrong += fallen_gate(float(project["tool"]["coverage"]["report"]["fail_under"]))
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else subprocess.run([sys.executable, "-m", "pip", "check"], check=False).returncode
+
+
+def fallen_gate(gate: float) -> list[str]:
+    """Return a complaint when the coverage gate is lower than it ever was in the history of this checkout."""
+    log = ["git", "log", "-p", "--format=", "-G", "fail_under", "--", "pyproject.toml"]
+    history = subprocess.run(log, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    before = [float(found) for found in re.findall(r"(?m)^[-+]fail_under = ([0-9.]+)", history)]
+    highest = max(before, default=gate)
+    return [f"the coverage gate fell from {highest} to {gate}"] if gate < highest else []
 
 
 if __name__ == "__main__":

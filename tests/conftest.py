@@ -6,9 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from infra.table.sqlite import SqliteTable
 from tests.fakes import FakeClock
+
+# The same examples every time and no clock: a change is judged by what it does, not by luck or load.
+settings.register_profile("exact", derandomize=True, deadline=None)
+settings.load_profile("exact")
 
 
 @pytest.fixture

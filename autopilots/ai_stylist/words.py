@@ -167,8 +167,9 @@ def _title(brief: Brief, say: Mapping[str, str], said: list[str]) -> tuple[str, 
     if brief.title:
         return brief.title, said
     headed = brief.kind == "page" or "hero" in brief.sections
-    if headed and said and len(said[0]) <= 80:
-        return _subject(said[0], brief.language), said[1:]
+    # A first sentence may be nothing but punctuation.
+    if headed and said and len(said[0]) <= 80 and (subject := _subject(said[0], brief.language)):
+        return subject, said[1:]
     key = f"{brief.page_type}.brand" if brief.brand else f"{brief.page_type}.title"
     return say[key].format(brand=brief.brand), said
 

@@ -113,7 +113,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             "deadline",
             "loop",
             STORE,
-    ),
+        ),
         body="Plan",
         passed_on="Outcome",
         parameters=(_IDEMPOTENCY_KEY,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autopilots.ai_stylist.content import SECTION_TYPES, SectionType, sentences
@@ -100,6 +100,7 @@ def test_cards(sentence: str, heading: str, text: str) -> None:
     assert (made.heading, made.text) == (heading, text)
 
 
+@example(",")
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=300))
 def test_the_rules_take_any_description(description: str) -> None:
     """Whatever the description, there is a title and a heading for every section, within their limits."""

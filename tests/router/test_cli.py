@@ -286,6 +286,28 @@ def test_the_infrastructure_is_diagnosed_planned_made_and_healed(ask: Any, serve
     httpx.delete(f"{served.url}/autopilot/registry/needy")
 
 
+def test_keys_are_created_listed_rotated_and_revoked(ask: Any) -> None:
+    """The key itself is all that standard output has; the list shows what it may do and how it is."""
+    created = ask(
+        "keys", "create", "page builder", "read", "plan:web.*", "--expires-at", "2099-01-01T00:00:00Z"
+    )
+    assert created.status == 0
+    assert created.out.startswith("apr_")
+    assert len(created.out.splitlines()) == 1
+    assert "shown only now" in created.err
+    [key_id] = [one["id"] for one in ask("keys", "list", "--json").json()["keys"]]
+    rotated = ask("keys", "rotate", key_id, "--overlap", "60", "--json").json()
+    assert rotated["record"]["scopes"] == ["plan:web.*", "read"]
+    assert ask("keys", "revoke", key_id).out == f"key {key_id} is revoked\n"
+    listed = ask("keys", "list").out
+    assert "plan:web.* read" in listed
+    assert "revoked 2" in listed
+    assert "ends 2099" in listed
+    assert created.out.strip() not in listed
+    refused = ask("keys", "create", "x", "everything")
+    assert (refused.status, "scopes[0]" in refused.err) == (1, True)
+
+
 def test_what_could_not_be_made_fails_the_check(ask: Any, served: Served) -> None:
     """A refusal is printed with its reason, and the exit status is 1 for both commands."""
     folder = served.log.parent / "r2"
