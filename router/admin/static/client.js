@@ -23,7 +23,7 @@ export async function ask(method, path, body, headers = {}) {
     const key = sessionStorage.getItem(STORED);
     const response = await send(method, path, body, { ...headers, ...(key && { Authorization: `Bearer ${key}` }) });
     const answer = await read(response);
-    if (response.status !== 401) {
+    if (response.status !== 401 || !isProblem(response)) {
       if (isProblem(response)) throw new Problem(answer);
       return answer;
     }
