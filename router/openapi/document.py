@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from router import __version__
+from router.body import MAX_BODY, MAX_DEPTH, MAX_DIGITS, MAX_NODES, MAX_STRING
 from router.openapi import answers, problems, requests
 from router.openapi.grammar import NAMES, Json, ref
 from router.openapi.operations import OPERATIONS, WITH_KEY, Operation
@@ -16,6 +17,10 @@ _BEARER = {
     "scheme": "bearer",
     "description": "A key, sent as `Authorization: Bearer KEY`. `x-scope` names the scope it needs.",
 }
+_STRICT = (
+    f"Strict JSON in UTF-8: no key twice, at most {MAX_BODY} bytes, {MAX_DEPTH} levels, {MAX_NODES} values, "
+    f"{MAX_STRING} bytes a text and {MAX_DIGITS} digits an integer."
+)
 _TRACEPARENT: Json = {
     "name": "traceparent",
     "in": "header",
@@ -92,6 +97,7 @@ def _operation(operation: Operation, entry: Entry, *, local: bool) -> Json:
     if operation.body:
         described["requestBody"] = {
             "required": operation.body_required,
+            "description": _STRICT,
             "content": {"application/json": {"schema": ref(operation.body)}},
         }
     return described
