@@ -6,11 +6,10 @@ each time. Here the scope's extension `autopilot.whole` takes status, headers an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from router.api.http import WHOLE
 
@@ -18,33 +17,42 @@ from router.api.http import WHOLE
 class OneWrite(HttpToolsProtocol):
     """The protocol that `serve` gives uvicorn."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # One for all requests of a connection. A scope that led to its own request would be a circle, which
+        # only the garbage collector can free.
+        self._extensions: dict[str, Any] = {WHOLE: self._answer}
+
     def on_headers_complete(self) -> None:
         """Offer the short cut to the request that begins."""
         super().on_headers_complete()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["extensions"] = {WHOLE: partial(_answer, self.cycle)}
+        scope["extensions"] = self._extensions
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the connection, and of the circle through this object."""
+        super().connection_lost(exc)
+        self._extensions.clear()
 
-def _answer(
-    cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
-) -> bool:
-    """Answer a request in one write. False when that cannot be done now: ASGI's way is still open."""
-    if cycle.response_started or cycle.flow.write_paused:
-        return False
-    if cycle.disconnected:
+    def _answer(
+        self, scope: Mapping[str, Any], status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Answer a request in one write. False when that cannot be done now: ASGI's way is still open."""
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.response_started or cycle.flow.write_paused:
+            return False  # the first: a pipelined request came in meanwhile
+        lines = [STATUS_LINE[status]]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(headers) + 1 + (not cycle.keep_alive):
+            raise ValueError("a header has a line break")
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        cycle.transport.write(head + b"\r\n" if scope["method"] == "HEAD" else b"%b\r\n%b" % (head, body))
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
         return True
-    lines = [STATUS_LINE[status]]
-    for name, value in headers:
-        lines += (name, b": ", value, b"\r\n")
-    if not cycle.keep_alive:
-        lines.append(b"connection: close\r\n")
-    head = b"".join(lines)
-    if head.count(b"\n") != len(headers) + 1 + (not cycle.keep_alive):
-        raise ValueError("a header has a line break")
-    cycle.response_started = cycle.response_complete = True
-    cycle.message_event.set()
-    cycle.transport.write(head + b"\r\n" if cycle.scope["method"] == "HEAD" else b"%b\r\n%b" % (head, body))
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-    return True

@@ -188,7 +188,7 @@ async def respond(reply: Reply, scope: Mapping[str, Any], send: Send) -> None:
     if reply.status != 204:
         headers += ((b"content-type", reply.media_type), (b"content-length", b"%d" % len(reply.body)))
     extensions = scope.get("extensions")
-    if extensions and WHOLE in extensions and extensions[WHOLE](reply.status, headers, reply.body):
+    if extensions and WHOLE in extensions and extensions[WHOLE](scope, reply.status, headers, reply.body):
         return
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
