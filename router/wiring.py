@@ -131,12 +131,7 @@ def build(settings: Settings, *, url: str) -> System:
     forward = Forward(pool, local, time.time)
     readiness = Readiness(registry, provider, time.monotonic)
     delivery = Delivery(
-        chooser=chooser,
-        health=health,
-        readiness=readiness,
-        forward=forward,
-        journal=journal,
-        clock=time.time,
+        chooser=chooser, health=health, readiness=readiness, forward=forward, journal=journal, clock=time.time
     )
     planner = Planner(
         registry=registry,
