@@ -144,19 +144,9 @@ def build(settings: Settings, *, url: str) -> System:
         delivery=delivery,
         new_id=new_id,
     )
-    parts = Parts(
-        table=table,
-        blobs=blobs,
-        model=_model(settings, pool),
-        clock=time.time,
-        new_id=new_id,
-        public_url=settings.public_url or url,
-        plan=partial(_plan, planner),
-    )
+    parts = _parts(settings, url, table=table, blobs=blobs, pool=pool, planner=planner)
     employee = EmployeeParts(**vars(parts), mail=mail, checkouts=_checkouts(settings, parts, http))
-    for pilot in BUILT_IN:
-        own = employee if pilot is ai_employee.pilot else parts
-        local[pilot.name] = cast(LocalApp, pilot.app(cast(Any, own)))
+    local.update(_apps(parts, employee))
     prober = Prober(registry, routes, forward, health)
     healer = Healer(registry, provider, table, clock=time.time, new_id=new_id)
     keys = Keys(table, clock=time.time, monotonic=time.monotonic, random_bytes=os.urandom)
@@ -175,6 +165,30 @@ def build(settings: Settings, *, url: str) -> System:
         [*pages(parts), *returns(), *admin.routes()],
     )
     return System(app, table, routes, prober, healer, journal, planner, employee, pool, http)
+
+
+def _parts(
+    settings: Settings, url: str, *, table: Table, blobs: Blobs, pool: Pool, planner: Planner
+) -> Parts:
+    """Return what every built-in autopilot gets to work with."""
+    return Parts(
+        table=table,
+        blobs=blobs,
+        model=_model(settings, pool),
+        clock=time.time,
+        new_id=new_id,
+        public_url=settings.public_url or url,
+        plan=partial(_plan, planner),
+    )
+
+
+def _apps(parts: Parts, employee: EmployeeParts) -> dict[str, LocalApp]:
+    """Return the apps of the built-in autopilots by name."""
+    apps = {}
+    for pilot in BUILT_IN:
+        own = employee if pilot is ai_employee.pilot else parts
+        apps[pilot.name] = cast(LocalApp, pilot.app(cast(Any, own)))
+    return apps
 
 
 async def _plan(planner: Planner, task: str, meta: Mapping[str, Any], *, idempotency_key: str) -> Answered:
