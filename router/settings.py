@@ -86,8 +86,8 @@ def read(environment: Mapping[str, str], *, host: str = "127.0.0.1") -> Settings
         problems.append(
             ("AUTOPILOT_API_KEY", f"is needed to serve on {host}: without a key anyone could use the router")
         )
-    if key and len(key) < 16:
-        problems.append(("AUTOPILOT_API_KEY", "must have at least 16 characters"))
+    if key and len(key) < 16 and not is_loopback(host):
+        problems.append(("AUTOPILOT_API_KEY", f"must have at least 16 characters to serve on {host}"))
     listed = [entry.strip() for entry in environment.get("AUTOPILOT_ALLOW_ENDPOINTS", "").split(",")]
     entries = [entry for entry in listed if entry] or (list(LOOPBACK) if auth == "local" else [])
     allowed = Allowed()

@@ -124,9 +124,10 @@ def test_a_required_key_must_be_there() -> None:
 
 
 def test_a_short_key_is_refused() -> None:
-    """15 characters are too few, 16 are enough."""
-    assert set(problems({"AUTOPILOT_API_KEY": KEY[:15]})) == {"AUTOPILOT_API_KEY"}
-    assert read({"AUTOPILOT_API_KEY": KEY}).api_key
+    """Where others can call: 15 characters are too few there, 16 are enough, and here any will do."""
+    assert set(problems({"AUTOPILOT_API_KEY": KEY[:15]}, "0.0.0.0")) == {"AUTOPILOT_API_KEY"}
+    assert read({"AUTOPILOT_API_KEY": KEY[:16]}, host="0.0.0.0").api_key
+    assert read({"AUTOPILOT_API_KEY": "k"}).auth == "required"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,8 @@ def test_an_allow_list_that_cannot_be_read_is_refused(entry: str) -> None:
 def test_all_problems_are_reported_together_and_show_no_secret() -> None:
     """Whoever sets a router up corrects everything at once."""
     found = problems(
-        {"AUTOPILOT_AUTH": "maybe", "AUTOPILOT_API_KEY": "hush", "AUTOPILOT_ALLOW_ENDPOINTS": "10.0.0.0/99"}
+        {"AUTOPILOT_AUTH": "maybe", "AUTOPILOT_API_KEY": "hush", "AUTOPILOT_ALLOW_ENDPOINTS": "10.0.0.0/99"},
+        "0.0.0.0",
     )
     assert set(found) == {"AUTOPILOT_AUTH", "AUTOPILOT_API_KEY", "AUTOPILOT_ALLOW_ENDPOINTS"}
     assert "hush" not in str(found)
