@@ -18,6 +18,7 @@ from router.errors import AutopilotError, Invalid, Malformed
 if TYPE_CHECKING:
     import httpx
 
+FAILED = 1
 WRONG_USAGE = 2
 
 

@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from router import __version__, commands
-from router.asking import WRONG_USAGE, say
+from router.asking import FAILED, WRONG_USAGE, say
 from router.errors import AutopilotError, Invalid
 
 if TYPE_CHECKING:
     pass
-
-FAILED = 1
 
 Command = Callable[[argparse.Namespace], int]
 

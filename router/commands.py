@@ -9,9 +9,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from router.asking import ask, client_of, json_of, print_json, print_table, read_json, say
-
-FAILED = 1
+from router.asking import FAILED, ask, client_of, json_of, print_json, print_table, read_json, say
 
 
 def listing(parsed: argparse.Namespace) -> int:

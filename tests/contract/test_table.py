@@ -325,3 +325,5 @@ class TestDown:
         """Closing what is closed already does nothing."""
         await down.close()
         await down.close()
+        with pytest.raises(StoreUnavailable):
+            await down.get(("a", "b"))
