@@ -70,10 +70,10 @@ class TestClaim:
         await release(table, late)
         assert await claim(table, clock, KEY, "c", 10) is None
 
-    async def test_contenders(self, table: Table, clock: FakeClock) -> None:
+    async def test_contenders(self, shared: Table, clock: FakeClock) -> None:
         """Of eight who ask at once exactly one gets the lease, round after round."""
         for turn in range(5):
-            leases = await asyncio.gather(*(claim(table, clock, KEY, f"owner {n}", 10) for n in range(8)))
+            leases = await asyncio.gather(*(claim(shared, clock, KEY, f"owner {n}", 10) for n in range(8)))
             assert [lease.fence for lease in leases if lease] == [turn + 1]
             clock.forward(10)
 
