@@ -11,7 +11,8 @@ AutopilotError
     Stale              somebody changed it since it was read
     Unauthenticated    no key, or not a valid one
     Forbidden          a valid key without the scope
-    RateLimited        too many calls
+    RateLimited        too many calls by one caller
+    Overloaded         too many calls at once
     TaskRequired, UnknownTask, NoAutopilot, NotReady      the planner cannot send
     EndpointRefused    an address that must not be called
     ForwardFailed      the autopilot could not be reached, or failed
@@ -134,6 +135,14 @@ class RateLimited(AutopilotError):
 
     code = "rate_limited"
     title = "Too many calls"
+    retryable = True
+
+
+class Overloaded(AutopilotError):
+    """Raise when as much is running as may run at once."""
+
+    code = "overloaded"
+    title = "Too much is running at once"
     retryable = True
 
 

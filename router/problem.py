@@ -30,6 +30,7 @@ STATUS: dict[str, int] = {
     "forward_failed": 502,
     "model_unavailable": 503,
     "not_ready": 503,
+    "overloaded": 503,
     "store_unavailable": 503,
     "deadline": 504,
     "loop": 508,
