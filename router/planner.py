@@ -44,6 +44,8 @@ class Caller(NamedTuple):
     hops: int = 0
     may: Callable[[str], bool] = lambda _: True
     """Whether it may send tasks of a capability."""
+    name: str = "router"
+    """Who asks, as keys and the audit name them."""
 
 
 class Planner:

@@ -52,7 +52,10 @@ class PlanApi:
         """Plan a task, or explain how it would be planned."""
         body = await call.body()
         request = _request(body)
-        caller = Caller(call.trace, call.idempotency_key(), call.hops(), _allowed(call.identity))
+        identity = call.identity
+        caller = Caller(
+            call.trace, call.idempotency_key(), call.hops(), _allowed(identity), name=identity.name
+        )
         if request.mode == "explain":
             return json(await self._planner.explain(request, caller))
 
