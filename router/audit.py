@@ -3,12 +3,14 @@
     ("audit:WRITER", NUMBER)     a record; it holds the code of the one before it
     ("audit-head", WRITER)       number and code of a chain's last record, always written together with it
     ("audit:anchors", NUMBER)    an anchor: which chain had which record as its last
+    ("audit-index", ID)          nothing: that there is a record, by when it was written
 
 One chain per writing process, so writers never wait for each other. A record's code is an HMAC over its
 canonical JSON, so an edit breaks it; each names its predecessor's, so a deletion or a swap breaks the chain;
 the head says how long the chain is, so a truncation shows. A chain is anchored together with its first
 record and now and then after that, so one that is gone as a whole shows. The anchors are a chain like the
-others. The key stands outside the store.
+others. The index lists the records of all chains in one order; `verify` holds it to the chains. The key
+stands outside the store.
 
 One thing no chain can show by itself: a whole store put back to what it was before. That was true once.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -37,6 +40,10 @@ MAX_DETAIL = 16_384
 _MAX_WORD = 512
 _SHORTEST_KEY = 16
 _HEADS = "audit-head"
+_INDEX = "audit-index"
+_ID = re.compile(r".{24}-(.{1,200})-([0-9]{12})")
+_AT_ONCE = 20
+"""Records read at the same time while a page is listed."""
 _START = "0" * 64
 _TRIES = 50
 """How often a write starts over because others anchor at the same moment."""
@@ -166,9 +173,11 @@ def _writes(key: bytes, record: Document) -> list[Write]:
     """Return the writes that put a record at the end of its chain, and nowhere else."""
     writer, number = record["writer"], record["number"]
     head = {"writer": writer, "number": number, "last": record["code"]}
+    listed = [] if writer == ANCHORS else [Put((_INDEX, _id_of(record)), {})]
     return [
         Put(_record_key(writer, number), record, if_revision=0),
         Put((_HEADS, writer), {**head, "code": seal(key, head)}, if_revision=number - 1),
+        *listed,
     ]
 
 
@@ -178,6 +187,31 @@ def _is_anchored(number: int) -> bool:
 
 def _record_key(writer: str, number: int) -> Key:
     return f"audit:{writer}", f"{number:012d}"
+
+
+def _id_of(record: Document) -> str:
+    """Return the name of a record in the index: ids are in the order of time."""
+    return f"{record['at']}-{record['writer']}-{record['number']:012d}"
+
+
+async def records(table: Table, *, after: str | None, limit: int) -> tuple[list[Document], str | None]:
+    """Return some records of all chains, oldest first, each with its `id`, and a cursor.
+
+    They are shown as they stand: whether they are as they were written says `verify`.
+    """
+    page = await table.range(_INDEX, after=after, limit=limit)
+    found: list[Document] = []
+    for at in range(0, len(page.items), _AT_ONCE):
+        ids = [item.key[1] for item in page.items[at : at + _AT_ONCE]]
+        items = await asyncio.gather(*(table.get(_key_of(one)) for one in ids))
+        found += [{"id": one, **item.document} for one, item in zip(ids, items, strict=True) if item]
+    return found, page.after
+
+
+def _key_of(record_id: str) -> Key:
+    """Return where a record of the index stands; for an id we never gave, a place where nothing stands."""
+    match = _ID.fullmatch(record_id)
+    return (f"audit:{match[1]}", match[2]) if match else ("audit:", record_id)
 
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
@@ -195,6 +229,8 @@ class _Walk:
     previous: str = _START
     findings: list[Finding] = field(default_factory=list)
     anchors: list[Document] = field(default_factory=list)
+    listed: dict[str, int] = field(default_factory=dict)
+    """What the index has to name, and the number it stands for."""
 
 
 async def verify(table: Table, key: bytes) -> tuple[int, list[Finding]]:
@@ -202,19 +238,49 @@ async def verify(table: Table, key: bytes) -> tuple[int, list[Finding]]:
 
     Others may go on writing meanwhile: what a chain is held to is read before the chain is.
     """
-    heads = await _names(table) - {ANCHORS}
+    listed = await _names(table, _INDEX)
+    heads = await _names(table, _HEADS) - {ANCHORS}
     anchors = await _verify_chain(table, key, ANCHORS, {})
     marks: dict[str, Marks] = {}
     for anchor in anchors.anchors:
         marks.setdefault(anchor["chain"], {}).setdefault(anchor["length"], set()).add(anchor["last"])
-    findings = [Finding(writer, 0, "no anchor names the chain") for writer in sorted(heads - marks.keys())]
+    findings: list[Finding | None] = [
+        Finding(writer, 0, "no anchor names the chain") for writer in sorted(heads - marks.keys())
+    ]
     findings += anchors.findings
     count = 0
     for writer in sorted(heads | marks.keys()):
         walk = await _verify_chain(table, key, writer, marks.get(writer, {}))
         findings += walk.findings
         count += walk.count
-    return count, findings
+        findings += await _unlisted(table, walk, listed)
+        listed -= walk.listed.keys()
+    findings += [await _gone(table, one) for one in sorted(listed)]
+    return count, [finding for finding in findings if finding]
+
+
+async def _unlisted(table: Table, walk: _Walk, listed: set[str]) -> list[Finding | None]:
+    """Return the records of a chain that the index does not name, neither as it was read nor now."""
+    return [
+        Finding(_key_of(one)[0].removeprefix("audit:"), number, "the index does not name the record")
+        for one, number in walk.listed.items()
+        if one not in listed and await _absent(table, (_INDEX, one))
+    ]
+
+
+async def _gone(table: Table, record_id: str) -> Finding | None:
+    """Return that an entry of the index names no record. One that was changed is told of elsewhere."""
+    partition, number = _key_of(record_id)
+    if not await _absent(table, (partition, number)):
+        return None
+    return Finding(partition.removeprefix("audit:"), 0, f"the index names {record_id}, which is not there")
+
+
+async def _absent(table: Table, key: Key) -> bool:
+    try:
+        return await table.get(key) is None
+    except _UNREADABLE:
+        return False
 
 
 async def _verify_chain(table: Table, key: bytes, writer: str, anchored: Marks) -> _Walk:
@@ -259,8 +325,10 @@ def _step(walk: _Walk, key: bytes, writer: str, item: Item, marks: Marks) -> Non
             what = "a record before it is missing or out of place"
             walk.findings.append(Finding(writer, record["number"], what))
         walk.number = record["number"]
-        if "chain" in record:
+        if writer == ANCHORS:
             walk.anchors.append(record)
+        else:
+            walk.listed[_id_of(record)] = walk.number
     walk.previous = _code(record)
     if marks.pop(walk.number, {walk.previous}) != {walk.previous}:
         walk.findings.append(Finding(writer, walk.number, "the record is not the one that was anchored"))
@@ -286,11 +354,11 @@ async def _head(table: Table, writer: str) -> Document | None:
     return item.document if item else None
 
 
-async def _names(table: Table) -> set[str]:
-    """Return which chains have a head. When one cannot be read, the anchors name the others."""
+async def _names(table: Table, partition: str) -> set[str]:
+    """Return what stands in a partition. After a row that cannot be read others have to name the rest."""
     names = set()
     try:
-        async for item in _all(table, _HEADS):
+        async for item in _all(table, partition):
             names.add(item.key[1])
     except _UNREADABLE:
         pass

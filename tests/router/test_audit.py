@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import tests.contract.conftest as contract
 from infra.redact import Redactor
-from infra.table import MAX_TRANSACTION, Document, Key, Put, Table
+from infra.table import MAX_TRANSACTION, Document, Item, Key, Put, Table
 from infra.table.sqlite import SqliteTable
-from router.audit import ANCHOR_EVERY, ANCHORS, MAX_DETAIL, Audit, Event, Finding, seal, verify
+from router.audit import ANCHOR_EVERY, ANCHORS, MAX_DETAIL, Audit, Event, Finding, records, seal, verify
 from router.errors import AutopilotError, Stale, StoreUnavailable
 from tests.fakes import FakeClock
 from tests.router.faults import Failing, fail
@@ -31,6 +31,9 @@ clock = contract.clock
 
 KEY = b"the key that stands outside the store"
 EVENT = Event("ann", "registry.put", "page-deployer", {"revision": 3, "hosts": ["a", "b"]}, "0" * 32)
+
+AT = "2026-01-01T00:00:00.000Z"
+"""What the clock says all the time."""
 
 Rows = dict[Key, Document]
 
@@ -50,7 +53,7 @@ def audit(table: Table, writer: str = "w1", *, key: bytes = KEY, known: tuple[st
 
 async def rows_of(table: Table) -> Rows:
     """Return all there is, found by its own account."""
-    partitions = ["audit-head", f"audit:{ANCHORS}"]
+    partitions = ["audit-head", "audit-index", f"audit:{ANCHORS}"]
     heads = (await table.range("audit-head", limit=1000)).items
     partitions += [f"audit:{item.key[1]}" for item in heads if item.key[1] != ANCHORS]
     pages = [await table.range(partition, limit=1000) for partition in partitions]
@@ -95,7 +98,7 @@ async def three_chains() -> Rows:
 
 
 ROWS = asyncio.run(three_chains())
-KEYS = sorted(ROWS)
+KEYS = sorted(key for key in ROWS if key[0] != "audit-index")
 PARTITIONS = sorted({key[0] for key in KEYS})
 
 
@@ -114,7 +117,7 @@ class TestUntouched:
         """With another key nothing holds, which tells that the key is the wrong one."""
         count, findings = await found(ROWS, b"another key")
         assert count == 108
-        assert len(findings) >= len(ROWS)
+        assert len(findings) >= len(KEYS)
 
     async def test_record(self, sqlite: SqliteTable) -> None:
         """A record says who did what to what, when, and on which trace."""
@@ -299,7 +302,8 @@ class TestTampering:
         assert [finding.what for finding in findings] == ["the head does not know the record"]
         cut = {key: row for key, row in rows.items() if key[0] != "audit:w1" or key in early}
         _, findings = await found({**cut, head: early[head]})
-        assert [finding.what for finding in findings] == ["the record is gone"]
+        assert findings[0] == Finding("w1", ANCHOR_EVERY, "the record is gone")
+        assert len(findings) == 1 + ANCHOR_EVERY  # and the index names each of those that were cut off
 
     async def test_forged_record(self) -> None:
         """A whole chain made up with another key, head and all, is found."""
@@ -337,7 +341,55 @@ class TestTampering:
         _, findings = await found({**ROWS, key: {**ROWS[key], "actor": "bob"}})
         assert findings == [Finding("many", 7, "the record was changed")]
         _, findings = await found({other: row for other, row in ROWS.items() if other != key})
-        assert findings == [Finding("many", 8, "a record before it is missing or out of place")]
+        assert findings == [
+            Finding("many", 8, "a record before it is missing or out of place"),
+            Finding("many", 0, f"the index names {AT}-many-000000000007, which is not there"),
+        ]
+
+
+class TestIndex:
+    """The one list of the records of all chains."""
+
+    async def test_order(self, sqlite: SqliteTable, clock: FakeClock) -> None:
+        """Records of all writers are listed in the order they were written, a page at a time."""
+        writers = [Audit(sqlite, key=KEY, clock=clock, writer=f"w{n}", redactor=Redactor()) for n in range(3)]
+        for number in range(50):
+            clock.forward(1)
+            await writers[number % 3].write(EVENT._replace(target=str(number)))
+        listed, after = [], None
+        while True:
+            page, after = await records(sqlite, after=after, limit=7)
+            listed += page
+            if after is None:
+                break
+        assert [record["target"] for record in listed] == [str(number) for number in range(50)]
+        assert listed[0]["id"] < listed[-1]["id"]
+
+    @pytest.mark.parametrize("key", [key for key in ROWS if key[0] == "audit-index"][::25])
+    async def test_entry_gone(self, key: Key) -> None:
+        """A record that the list no longer shows is found."""
+        _, findings = await found({other: row for other, row in ROWS.items() if other != key})
+        assert [finding.what for finding in findings] == ["the index does not name the record"]
+
+    @pytest.mark.parametrize("sort", ["x", f"{AT}-many-000000000999", f"{AT}-nobody-000000000001"])
+    async def test_entry_made_up(self, sort: str) -> None:
+        """An entry that names no record is found."""
+        _, findings = await found({**ROWS, ("audit-index", sort): {}})
+        assert len(findings) == 1
+        assert sort in findings[0].what
+
+    async def test_listed_meanwhile(self, sqlite: SqliteTable, clock: FakeClock) -> None:
+        """A record that is written while the chains are walked is no finding."""
+        writer = audit(sqlite)
+        await writer.write(EVENT)
+
+        class Busy(Failing):
+            async def get(self, key: Key) -> Item | None:
+                if key[0] == "audit-head":
+                    await writer.write(EVENT)
+                return await super().get(key)
+
+        assert (await verify(Busy(sqlite), KEY))[1] == []
 
 
 class TestWriting:
