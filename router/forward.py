@@ -15,11 +15,11 @@ import msgspec
 
 from infra.clock import Clock
 from infra.pool import Answer, AnswerTooLarge, Late, NotSent, Pool, Unanswered
+from infra.signing import sign
 from router import __version__
 from router.errors import EndpointRefused
 from router.health import State
 from router.routes import Candidate
-from router.signing import sign
 from router.trace import Trace
 
 App = Callable[

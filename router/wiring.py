@@ -30,6 +30,7 @@ from infra.openai_model import OpenAiModel
 from infra.outbound import Guard
 from infra.pool import Pool
 from infra.redact import Redactor
+from infra.signing import new_secret
 from infra.table import Table
 from infra.table.sqlite import SqliteTable
 from infra.transport import GuardedTransport
@@ -61,7 +62,6 @@ from router.readiness import Readiness
 from router.registry import Registry
 from router.routes import Routes
 from router.settings import Settings
-from router.signing import new_secret
 from router.trace import Trace
 
 BUILT_IN = (ai_employee.pilot, ai_stylist.pilot, page_deployer.pilot, payout_batch.pilot)

@@ -15,11 +15,11 @@ from standardwebhooks.webhooks import Webhook
 
 from infra.outbound import Guard, Url, parse_allowed, parse_url
 from infra.pool import MAX_ANSWER, Answer, Pool
+from infra.signing import sign
 from router import __version__
 from router.forward import AttemptFailed, Forward, Message, Reply, _json_of
 from router.model import Capability
 from router.routes import Candidate
-from router.signing import sign
 from router.trace import Trace
 from tests.fakes import START, FakeClock
 from tests.infra.scripted import (

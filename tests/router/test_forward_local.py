@@ -14,9 +14,9 @@ from starlette.routing import Route
 
 from infra.outbound import Guard, parse_allowed
 from infra.pool import Pool
+from infra.signing import sign
 from router.forward import App, AttemptFailed, Forward, Reply
 from router.health import State
-from router.signing import sign
 from tests.fakes import START, FakeClock
 from tests.infra.scripted import headers_of, ok, refused_port, says, scripted, trickles
 from tests.router.test_forward import BODY, SECRET, candidate, message
