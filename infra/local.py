@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.clock import Clock, rfc3339
-from infra.provider import Resource, Want, digest_of
+from infra.former import Resource, Want, digest_of
 from infra.table import Table
 from router.errors import Stale, StoreUnavailable
 

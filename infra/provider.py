@@ -1,171 +1,222 @@
 """The provider port: who keeps the storage that autopilots need, and how missing storage is made.
 
-A provider only ever lists and creates. Nothing in this product deletes.
+A provider lists, looks, creates and updates. There is no verb that removes anything, here or in an adapter.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+import msgspec
+
 from router.errors import AutopilotError
-from router.model import Needs
+from router.model import Bucket, Needs, Worker
 
 KINDS = ("kv", "r2", "workers", "d1", "queues")
 """The kinds of storage, as reports name them."""
 
+Key = tuple[str, str]
+"""A kind and a name. Whatever is wanted is known by these two."""
+
+Ids = Mapping[Key, str]
+"""The provider's ids of what exists, for Workers to be bound to."""
+
 
 class Resource(NamedTuple):
-    """Something that exists. `id` is the provider's; `digest` is a Worker's content hash, else empty."""
+    """Something that exists. `id` is the provider's.
+
+    Of a Worker `digest` is what `digest_of` gave when it was uploaded, `ours` whether it carries our mark,
+    and `version` changes whenever anybody uploads it (an etag). A list that does not tell leaves `ours` None
+    and `digest` empty: then `find` tells. Of everything else all three stay as they are.
+    """
 
     kind: str
     name: str
     id: str
     digest: str = ""
+    jurisdiction: str = ""
+    """Of a bucket, in lower case; empty for the default one."""
+    ours: bool | None = None
+    version: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Its kind and name."""
+        return self.kind, self.name
 
 
 class Want(NamedTuple):
-    """Something that has to exist. `content` is a Worker's source, else empty."""
+    """Something that has to exist. `spec` says more of a bucket (if there is more to say) and of a Worker."""
 
     kind: str
     name: str
-    content: str = ""
+    spec: Bucket | Worker | None = None
+
+    @property
+    def key(self) -> Key:
+        """Its kind and name."""
+        return self.kind, self.name
+
+    @property
+    def jurisdiction(self) -> str:
+        """Where a bucket has to be; empty for the default one, and for everything else."""
+        return self.spec.jurisdiction if isinstance(self.spec, Bucket) else ""
+
+    @property
+    def targets(self) -> list[Key]:
+        """What a Worker is bound to, each once; of everything else nothing."""
+        bindings = self.spec.bindings if isinstance(self.spec, Worker) else {}
+        return list(dict.fromkeys(binding.target for binding in bindings.values()))
+
+
+class Unread(NamedTuple):
+    """Why something could not be read. `code` is the provider's own where it gave one: `10000`."""
+
+    code: str
+    message: str
+    hint: str
+
+    def document(self) -> dict[str, Any]:
+        """Return it as the part of diagnose it stands for."""
+        return {"error": self._asdict()}
+
+
+class ProviderFailed(AutopilotError):
+    """Raise when a provider does not do what it was asked; adapters raise kinds of it.
+
+    `word` is the code that reports show: the provider's own where it gave one. `reach` says what else cannot
+    succeed now: nothing, the other things of that `kind` (a permission is missing), or `all` (the token is
+    revoked, too many calls). `done`, as of every error: it exists now, or it may: look before you repeat.
+    """
+
+    code = "provider_failed"
+    title = "The provider of storage did not do it"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        word: str = "",
+        hint: str = "",
+        reach: Literal["one", "kind", "all"] = "one",
+        done: bool = False,
+    ) -> None:
+        super().__init__(detail)
+        self.word = word or self.code
+        self.hint = hint or self.title
+        self.reach: Literal["one", "kind", "all"] = reach
+        self.done = done
+
+
+def unread(error: AutopilotError) -> Unread:
+    """Return an error as a report shows it."""
+    if isinstance(error, ProviderFailed):
+        return Unread(error.word, error.detail, error.hint)
+    return Unread(error.code, error.detail, error.title)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Everything that exists. A kind is listed to its very end, or it is in `unread` and not listed."""
+
+    resources: Sequence[Resource]
+    unread: Mapping[str, Unread] = field(default_factory=dict)
+
+
+class Permission(NamedTuple):
+    """What a token may do. `probe` says how that is known; `hint` and `link` lead to a token that may."""
+
+    permission: str
+    """As the dashboard calls it: `Workers KV Storage`."""
+    needs: str
+    """`Edit` or `Read`."""
+    has: Literal["Edit", "Read", "None", "Unknown"]
+    probe: str
+    evidence: Literal["policy", "read", "write", "none"]
+    """Where it is read from: the token's own policy, a list that was (not) answered, a write that could not
+    succeed but was (not) allowed. A list that was answered proves that reading is allowed, and no more."""
+    hint: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a provider says of itself. `missing` names permission groups exactly as the API does."""
+
+    token: Mapping[str, Any] | Unread
+    """`id`, `status` and `kind`, and what else there is to say, such as `expires_at` or `warning`."""
+    permissions: Sequence[Permission] | Unread = ()
+    missing: Sequence[str] = ()
+    link: str = ""
+    """Where a token with everything that is missing can be created; empty for nowhere."""
+    note: str = ""
 
 
 class Provider(Protocol):
-    """What an adapter has to do. Any `AutopilotError` it raises is reported, with its code."""
+    """What an adapter has to do. `tests/contract/test_providers.py` holds all of them to it.
+
+    `find`, `create` and `update` raise an `AutopilotError`; those with `done` set may have had an effect.
+    """
 
     name: str
     """`cloudflare` or `local`, as `diagnose` shows it."""
 
-    async def inventory(self) -> list[Resource]:
-        """Return everything that exists, of every kind."""
-        ...
-
-    async def create(self, want: Want) -> Resource:
-        """Make one thing, or update a Worker to the content given."""
-        ...
-
-    async def diagnose(self) -> Mapping[str, Any]:
-        """Return `token`, `permissions` and `missing` as the contract's diagnose shows them."""
-        ...
-
-
-class Action(NamedTuple):
-    """One line of a plan."""
-
-    action: Literal["create", "update", "keep", "blocked"]
-    kind: str
-    name: str
-    why: str
-
-
-@dataclass
-class Report:
-    """What `ensure` found and did. Each list holds names with ids, in the order of the plan."""
-
-    plan: list[Action]
-    dry_run: bool
-    created: list[Resource] = field(default_factory=list)
-    skipped: list[Resource] = field(default_factory=list)
-    errors: list[dict[str, str]] = field(default_factory=list)
-
     @property
-    def ok(self) -> bool:
-        """Whether everything wanted exists now (or, in a dry run, whether nothing speaks against it)."""
-        return not self.errors
+    def place(self) -> str:
+        """Which storage this is: the same text for the same account, another one for any other."""
+        ...
 
-    def document(self) -> dict[str, Any]:
-        """Return it as `ensure-infra` answers it."""
-        return {
-            "ok": self.ok,
-            "created": by_kind(self.created),
-            "skipped": by_kind(self.skipped),
-            "errors": self.errors,
-            "plan": [action._asdict() for action in self.plan],
-            "dry_run": self.dry_run,
-        }
+    async def inventory(self) -> Inventory:
+        """Return everything that exists, kind by kind. What cannot be read to its end is told, not raised."""
+        ...
+
+    async def find(self, want: Want, id: str = "") -> Resource | None:  # noqa: A002  as in Resource
+        """Look again at one thing, with everything there is to know of it; None: it is surely not there.
+
+        `id` is the one it had when it was seen last, empty if it never was.
+        """
+        ...
+
+    async def create(self, want: Want, ids: Ids) -> Resource:
+        """Make one thing; `ids` has those of everything it is bound to.
+
+        What exists already is not touched: raises with `done` set, also when whether it was made is unknown.
+        """
+        ...
+
+    async def update(self, want: Want, ids: Ids) -> Resource:
+        """Upload a Worker of ours again, as it is wanted now."""
+        ...
+
+    async def diagnose(self, found: Inventory, *, probe_writes: bool) -> Diagnosis:
+        """Say what the token is and may do. `found` is what was just listed: which lists were answered.
+
+        With `probe_writes`, also by creations that cannot succeed.
+        """
+        ...
 
 
 def wants(needs: Needs) -> Iterator[Want]:
     """Give the single things that `needs` lists."""
     for name in needs.kv_namespaces:
         yield Want("kv", name)
-    for name in needs.r2_buckets:
-        yield Want("r2", name)
+    for bucket in needs.r2_buckets:
+        yield Want("r2", bucket) if isinstance(bucket, str) else Want("r2", bucket.name, bucket)
     for worker in needs.workers:
-        yield Want("workers", worker.name, worker.content)
+        yield Want("workers", worker.name, worker)
     for name in needs.d1_databases:
         yield Want("d1", name)
     for name in needs.queues:
         yield Want("queues", name)
 
 
-def by_kind(resources: list[Resource]) -> dict[str, list[dict[str, str]]]:
-    """Return resources as the contract shows them: `{"kv": [{name, id}], …}`."""
-    shown: dict[str, list[dict[str, str]]] = {kind: [] for kind in KINDS}
-    for resource in resources:
-        shown[resource.kind].append({"name": resource.name, "id": resource.id})
-    return shown
-
-
-def digest_of(content: str) -> str:
-    """Return the hash that tells one Worker's content from another's."""
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def plan_of(wanted: list[Want], inventory: list[Resource]) -> list[Action]:
-    """Return what has to be done so that everything wanted exists, a line for each of `wanted`. Pure.
-
-    A Worker that is wanted with two contents is blocked: each pass would undo the one before.
-    """
-    there = {(one.kind, one.name): one for one in inventory}
-    contents: dict[tuple[str, str], set[str]] = {}
-    for want in wanted:
-        contents.setdefault((want.kind, want.name), set()).add(want.content)
-    plan = []
-    for want in wanted:
-        resource = there.get((want.kind, want.name))
-        if len(contents[want.kind, want.name]) > 1:
-            plan.append(Action("blocked", want.kind, want.name, "it is wanted with different contents"))
-        elif resource is None:
-            plan.append(Action("create", want.kind, want.name, "it does not exist"))
-        elif want.kind == "workers" and resource.digest != digest_of(want.content):
-            plan.append(Action("update", want.kind, want.name, "its content changed"))
-        else:
-            plan.append(Action("keep", want.kind, want.name, "it exists"))
-    return plan
-
-
-async def ensure(provider: Provider, wanted: list[Want], *, dry_run: bool = False) -> Report:
-    """Create what is missing of `wanted`, all of it that can be, and report what happened.
-
-    Raises what `provider.inventory` raises: without knowing what exists, nothing is created.
-    """
-    wanted = list(dict.fromkeys(wanted))
-    inventory = {(one.kind, one.name): one for one in await provider.inventory()}
-    report = Report(plan_of(wanted, list(inventory.values())), dry_run)
-    todo = []
-    for want, action in zip(wanted, report.plan, strict=True):
-        if action.action == "keep":
-            report.skipped.append(inventory[want.kind, want.name])
-        elif action.action == "blocked":
-            report.errors.append(_error(want, "conflict", action.why))
-        elif not dry_run:
-            todo.append(want)
-    done = await asyncio.gather(*(provider.create(want) for want in todo), return_exceptions=True)
-    for want, result in zip(todo, done, strict=True):
-        if isinstance(result, Resource):
-            report.created.append(result)
-        elif isinstance(result, AutopilotError):
-            report.errors.append(_error(want, result.code, result.detail))
-        else:
-            raise result
-    return report
-
-
-def _error(want: Want, code: str, message: str) -> dict[str, str]:
-    return {"kind": want.kind, "name": want.name, "code": code, "message": message}
+def digest_of(want: Want, ids: Ids) -> str:
+    """Return the hash of all that is uploaded of a Worker, the ids it is bound to included; else empty."""
+    if not isinstance(want.spec, Worker):
+        return ""
+    bound = {name: [*one.target, ids[one.target]] for name, one in sorted(want.spec.bindings.items())}
+    settings = [want.spec.compatibility_date, want.spec.workers_dev, sorted(want.spec.crons)]
+    return hashlib.sha256(msgspec.json.encode([want.spec.content, settings, bound])).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from infra.clock import Clock, NewId, rfc3339
-from infra.provider import Provider, Report, Resource, Want, by_kind, ensure, wants
+from infra.former import Provider, Report, Resource, Want, by_kind, ensure, wants
 from infra.table import Table, claim, release
 from router.errors import Conflict
 from router.registry import Registry

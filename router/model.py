@@ -10,6 +10,9 @@ import msgspec
 MAX_CAPABILITIES = 32
 """How many an autopilot may have: each is a row, and all rows have to fit one transaction of the store."""
 
+HIGH_RISK = ("payouts.*", "payment.*", "lms.enrollment.create", "files.intake.upload")
+"""Capabilities that move money, enrol people or take in what strangers send: each forward is audited."""
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _WORD = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 _CAPABILITY = re.compile(rf"{_WORD}(?:\.{_WORD}){{1,5}}")
@@ -60,18 +63,52 @@ class Capability(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.configure or self.name.endswith(".*")
 
 
-class Worker(msgspec.Struct, frozen=True):
-    """A Cloudflare Worker that has to exist, with its module source."""
+class Bucket(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An R2 bucket whose place matters. Without a `jurisdiction` it is in Cloudflare's default one.
+
+    Names live in their jurisdiction: a bucket in `eu` is not the one of that name elsewhere. The
+    `location_hint` counts when it is created and never again.
+    """
+
+    name: str
+    jurisdiction: str = ""
+    location_hint: str = ""
+
+
+class Binding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a Worker finds under one name of its environment. Exactly one field is set, to a name."""
+
+    kv: str = ""
+    r2: str = ""
+    d1: str = ""
+    queue: str = ""
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The kind and name of what is bound, as needs and reports call them."""
+        kinds = (("kv", self.kv), ("r2", self.r2), ("d1", self.d1), ("queues", self.queue))
+        return next((kind, name) for kind, name in kinds if name)
+
+
+class Worker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A Cloudflare Worker that has to exist, with its module source and how it is to run.
+
+    `workers_dev` asks for a route on workers.dev, `crons` for triggers (five fields, in UTC).
+    """
 
     name: str
     content: str
+    compatibility_date: str = "2026-04-01"
+    bindings: dict[str, Binding] = {}
+    workers_dev: bool = False
+    crons: tuple[str, ...] = ()
 
 
 class Needs(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """What has to exist before an autopilot can work, by the names that storage gives it."""
 
     kv_namespaces: tuple[str, ...] = msgspec.field(name="kvNamespaces", default=())
-    r2_buckets: tuple[str, ...] = msgspec.field(name="r2Buckets", default=())
+    r2_buckets: tuple[str | Bucket, ...] = msgspec.field(name="r2Buckets", default=())
     workers: tuple[Worker, ...] = ()
     d1_databases: tuple[str, ...] = msgspec.field(name="d1Databases", default=())
     queues: tuple[str, ...] = ()

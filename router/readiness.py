@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from infra.clock import Clock
-from infra.provider import Provider, ensure, wants
+from infra.former import Provider, ensure, wants
 from router.errors import AutopilotError, NotReady
 from router.model import Needs
 from router.registry import Registry

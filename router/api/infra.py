@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from infra.clock import Clock, rfc3339
-from infra.provider import Provider, wants
+from infra.former import Provider, wants
 from router.api.http import Call, Endpoint, Reply, json
 from router.api.once import Once
 from router.auth import Scope
@@ -73,6 +73,8 @@ class InfraApi:
 
         async def work() -> Reply:
             report = await self._healer.ensure(wanted, dry_run=dry_run)
+            call.changed = not dry_run
+            call.note("infrastructure", created=report.document()["created"])
             return json(report.document(), 200 if report.ok else 502)
 
         return await self._once.answer(call, "ensure-infra", body, seconds=_SECONDS, work=work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args, get_type_hints
 
-from infra.provider import KINDS, Action
+from infra.former import KINDS, Action
 from router.health import State
 from router.openapi.grammar import TIME, Json, closed, listed, ref
 from router.openapi.requests import REGISTRATION

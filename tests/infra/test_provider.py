@@ -14,7 +14,7 @@ import pytest
 from infra.blobs import Blob
 from infra.blobs.folder import FolderBlobs
 from infra.local import LocalProvider
-from infra.provider import KINDS, Resource, Want, by_kind, digest_of, ensure, plan_of, wants
+from infra.former import KINDS, Resource, Want, by_kind, digest_of, ensure, plan_of, wants
 from infra.table.sqlite import SqliteTable
 from router.errors import StoreUnavailable
 from router.model import Needs, Worker

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from infra.clock import Clock
-from infra.provider import Resource, Want, digest_of
+from infra.former import Resource, Want, digest_of
 from infra.table import Document, Item, Key, Page, Table, Write
 from infra.table.sqlite import SqliteTable
 from router.catalogue import Catalogue

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.provider import Resource, Want
+from infra.former import Resource, Want
 from infra.table.sqlite import SqliteTable
 from router.errors import Conflict, Forbidden, StoreUnavailable
 from router.heal import shown

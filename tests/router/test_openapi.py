@@ -15,8 +15,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from infra.provider import KINDS
-from router.api.http import Endpoint, Reply, Resource
+from infra.former import KINDS
+from router.api.http import Border, Endpoint, Reply, Resource
 from router.api.openapi import OpenApi
 from router.app import build_app
 from router.auth import Gate, Scope
@@ -273,7 +273,7 @@ async def test_the_document_is_made_once() -> None:
         return Reply(200, b"{}")
 
     hot = Endpoint("POST", "/autopilot/plan", Scope.PLAN, plan)
-    app = build_app([hot, *OpenApi([], local=False).endpoints()], Gate("local"))
+    app = build_app([hot, *OpenApi([], local=False).endpoints()], Border(Gate("local")))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://a") as client:
         first, second = await client.get("/openapi.json"), await client.get("/openapi.json")
     assert first.content == second.content

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from infra.local import LocalProvider
-from infra.provider import Resource
+from infra.former import Resource
 from infra.table import Put
 from infra.table.sqlite import SqliteTable
 from router.api.http import Call
