@@ -21,9 +21,6 @@ KINDS = ("kv", "r2", "workers", "d1", "queues")
 Key = tuple[str, str]
 """A kind and a name. Whatever is wanted is known by these two."""
 
-Ids = Mapping[Key, str]
-"""The provider's ids of what exists, for Workers to be bound to."""
-
 
 class Resource(NamedTuple):
     """Something that exists. `id` is the provider's.
@@ -46,6 +43,10 @@ class Resource(NamedTuple):
     def key(self) -> Key:
         """Its kind and name."""
         return self.kind, self.name
+
+
+Bound = Mapping[Key, Resource]
+"""What exists, for Workers to be bound to: its id, and of a bucket its jurisdiction."""
 
 
 class Want(NamedTuple):
@@ -180,14 +181,14 @@ class Provider(Protocol):
         """
         ...
 
-    async def create(self, want: Want, ids: Ids) -> Resource:
-        """Make one thing; `ids` has those of everything it is bound to.
+    async def create(self, want: Want, bound: Bound) -> Resource:
+        """Make one thing; `bound` has everything it is bound to.
 
         What exists already is not touched: raises with `done` set, also when whether it was made is unknown.
         """
         ...
 
-    async def update(self, want: Want, ids: Ids) -> Resource:
+    async def update(self, want: Want, bound: Bound) -> Resource:
         """Upload a Worker of ours again, as it is wanted now."""
         ...
 
@@ -213,10 +214,16 @@ def wants(needs: Needs) -> Iterator[Want]:
         yield Want("queues", name)
 
 
-def digest_of(want: Want, ids: Ids) -> str:
-    """Return the hash of all that is uploaded of a Worker, the ids it is bound to included; else empty."""
+def digest_of(want: Want, bound: Bound) -> str:
+    """Return the hash of all that is uploaded of a Worker; empty for every other kind.
+
+    `bound` has everything it is bound to: what stands under another id is another thing.
+    """
     if not isinstance(want.spec, Worker):
         return ""
-    bound = {name: [*one.target, ids[one.target]] for name, one in sorted(want.spec.bindings.items())}
+    bindings = {
+        name: [*one.target, bound[one.target].id, bound[one.target].jurisdiction]
+        for name, one in sorted(want.spec.bindings.items())
+    }
     settings = [want.spec.compatibility_date, want.spec.workers_dev, sorted(want.spec.crons)]
-    return hashlib.sha256(msgspec.json.encode([want.spec.content, settings, bound])).hexdigest()
+    return hashlib.sha256(msgspec.json.encode([want.spec.content, settings, bindings])).hexdigest()
