@@ -49,6 +49,18 @@ ON CONFLICT (partition, sort) DO UPDATE
 SET document = excluded.document, revision = excluded.revision, expires_at = excluded.expires_at
 """
 
+_LIVE = """
+SELECT sort, document, revision, expires_at FROM item
+WHERE partition = ? AND (expires_at IS NULL OR expires_at > ?)
+"""
+_PAGES = {
+    (False, False): "ORDER BY sort LIMIT ?",
+    (False, True): "AND sort > ? ORDER BY sort LIMIT ?",
+    (True, False): "ORDER BY sort DESC LIMIT ?",
+    (True, True): "AND sort < ? ORDER BY sort DESC LIMIT ?",
+}
+"""The rest of the query for a page, by whether it goes backwards and whether it follows another."""
+
 _SWEEP_EVERY = 500
 """Writes between two deletions of expired rows."""
 
@@ -110,12 +122,7 @@ class SqliteTable:
     ) -> Page:
         """See `Table.range`."""
         check_range(partition, after, limit)
-        beyond, order = ("<", "DESC") if reverse else (">", "ASC")
-        bound = "" if after is None else f"AND sort {beyond} ?"
-        query = (
-            "SELECT sort, document, revision, expires_at FROM item WHERE partition = ? "  # noqa: S608
-            f"AND (expires_at IS NULL OR expires_at > ?) {bound} ORDER BY sort {order} LIMIT ?"
-        )
+        query = _LIVE + _PAGES[reverse, after is not None]
         values = [partition, self._clock(), *([] if after is None else [after]), limit + 1]
 
         def work() -> Page:
