@@ -1,33 +1,96 @@
-"""Checks what only ever gets stricter: pins with hashes for every requirement, and the coverage gate."""
+"""Checks what only ever gets stricter: the pins and what asks for them, exceptions, and the coverage gate."""
 
 import re
 import subprocess
 import sys
-import tomllib
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from _requirements import ROOT, Asked, Pin, asked_by, needed_by, pins_of, project
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+MOST_DIRECT = 10
+"""Packages that the router itself may ask for."""
+_AGAIN = "run scripts/pin"
+_SILENCED = re.compile(r"#\s*nosec\b")
+_EXPLAINED = re.compile(r"#\snosec B\d{3}(?: B\d{3})*  # \S+ \S+ \S+")
 
 
 def main() -> int:
     """Print what is wrong and return the exit status."""
-    text = (ROOT / "requirements/dev.txt").read_text(encoding="utf-8")
-    blocks = re.split(r"\n(?=[a-z0-9])", re.sub(r"(?m)^\s*#.*\n?", "", text).strip())
-    wrong = [block.split()[0] for block in blocks if "==" not in block or "--hash=sha256:" not in block]
-    wrong += [line for line in text.splitlines() if "://" in line]
-    pinned = {re.split(r"[\[=]", block, maxsplit=1)[0].lower() for block in blocks}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    for requirement in project["project"]["dependencies"]:
-        name = re.split(r"[\[<>=; ]", requirement, maxsplit=1)[0]
-        if name.lower() not in pinned:
-            wrong.append(f"{name} is not pinned: run scripts/pin")
-        else:
-            metadata.version(name)
-    wrong += fallen_gate(float(project["tool"]["coverage"]["report"]["fail_under"]))
+    document = project()
+    files = {name: (ROOT / f"requirements/{name}.txt").read_text(encoding="utf-8") for name in ("run", "dev")}
+    wrong = drift(asked_by(document), files)
+    for pin in pins_of(files["dev"]):
+        if pin.here and metadata.version(pin.name) != pin.version:
+            wrong.append(
+                f"{pin.name} is {metadata.version(pin.name)} here, not {pin.version}: run scripts/setup"
+            )
+    wrong += fallen_gate(float(document["tool"]["coverage"]["report"]["fail_under"]))
+    for folder in ("router", "infra", "autopilots", "scripts"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and path.suffix in {"", ".py"}:
+                wrong += unexplained(path)
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else subprocess.run([sys.executable, "-m", "pip", "check"], check=False).returncode
+
+
+def drift(asked: Asked, files: dict[str, str]) -> list[str]:
+    """Return where pins and what asks for them are out of step. `files` are requirements by name."""
+    wrong = []
+    if len(asked.runtime) > MOST_DIRECT:
+        wrong.append(f"the router asks for {len(asked.runtime)} packages; {MOST_DIRECT} is the most")
+    for file, requirements in (("run", asked.run), ("dev", asked.dev)):
+        text = files[file]
+        wrong += [f"requirements/{file}.txt: {line.strip()}" for line in _strange(text)]
+        found = pins_of(text)
+        wrong += [f"{pin.name} is pinned without a hash" for pin in found if not pin.hashes]
+        wrong += _unmet(file, requirements, found)
+        needed = needed_by(requirements)
+        wrong += [
+            f"requirements/{file}.txt has {pin.name}, which nothing asks for: {_AGAIN}"
+            for pin in found
+            if pin.here and pin.name not in needed
+        ]
+    in_dev = pins_of(files["dev"])
+    wrong += [
+        f"{pin.name} differs between requirements/run.txt and dev.txt: {_AGAIN}"
+        for pin in pins_of(files["run"])
+        if pin not in in_dev
+    ]
+    return wrong
+
+
+def _strange(text: str) -> list[str]:
+    """Return the lines that are neither a pin, nor a hash of one, nor a comment."""
+    usual = re.compile(r"\s*#.*|\s*--hash=sha256:[0-9a-f]{64}(?: \\)?|[A-Za-z0-9._\[\],-]+==[^:@]+|\s*")
+    return [line for line in text.splitlines() if not usual.fullmatch(line) or "://" in line]
+
+
+def _unmet(file: str, requirements: list[Requirement], found: list[Pin]) -> list[str]:
+    wrong = []
+    for one in requirements:
+        pins = [pin for pin in found if pin.name == canonicalize_name(one.name)]
+        if not pins:
+            wrong.append(f"{one.name} is not pinned in requirements/{file}.txt: {_AGAIN}")
+        wrong += [
+            f"{one} is pinned as {pin.version} in requirements/{file}.txt: {_AGAIN}"
+            for pin in pins
+            if not one.specifier.contains(pin.version, prereleases=True)
+        ]
+    return wrong
+
+
+def unexplained(path: Path) -> list[str]:
+    """Return the lines of a file that silence bandit without naming a check and a reason."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [
+        f"{path}:{number}: an exception names its check and says why: 'nosec B608  # the reason'"
+        for number, line in enumerate(lines, start=1)
+        if _SILENCED.search(line) and not _EXPLAINED.search(line)
+    ]
 
 
 def fallen_gate(gate: float) -> list[str]:
