@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from router.api.http import ASGI, Endpoint, Resource, Send, problem_reply
-from router.auth import Gate
+from router.api.http import ASGI, Border, Endpoint, Resource, Send, problem_reply
 from router.body import Receive
 from router.errors import AutopilotError, MethodNotAllowed, NotFound
 from router.trace import Trace
@@ -35,12 +34,12 @@ class App:
             await self._rest(scope, receive, send)
 
 
-def build_app(endpoints: Iterable[Endpoint], gate: Gate, public: Sequence[BaseRoute] = ()) -> App:
+def build_app(endpoints: Iterable[Endpoint], border: Border, public: Sequence[BaseRoute] = ()) -> App:
     """Return the app that answers `endpoints`. `public` are further routes, open to everyone."""
     paths: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, []).append(endpoint)
-    resources = {path: Resource(group, gate) for path, group in paths.items()}
+    resources = {path: Resource(group, border) for path, group in paths.items()}
     routes: list[BaseRoute] = [Route(path, resource) for path, resource in resources.items()]
     starlette = Starlette(
         routes=[*routes, *public], exception_handlers={HTTPException: _no_route, Exception: _crash}

@@ -41,7 +41,7 @@ _MAX_WORD = 512
 _SHORTEST_KEY = 16
 _HEADS = "audit-head"
 _INDEX = "audit-index"
-_ID = re.compile(r".{24}-(.{1,200})-([0-9]{12})")
+_ID = re.compile(r"[0-9TZ:.-]{24}-([!-~]{1,200})-([0-9]{12})")
 _AT_ONCE = 20
 """Records read at the same time while a page is listed."""
 _START = "0" * 64
@@ -206,6 +206,11 @@ async def records(table: Table, *, after: str | None, limit: int) -> tuple[list[
         items = await asyncio.gather(*(table.get(_key_of(one)) for one in ids))
         found += [{"id": one, **item.document} for one, item in zip(ids, items, strict=True) if item]
     return found, page.after
+
+
+def is_id(text: str) -> bool:
+    """Whether a text may be the id of a record."""
+    return _ID.fullmatch(text) is not None
 
 
 def _key_of(record_id: str) -> Key:

@@ -59,7 +59,8 @@ class Gate:
             return ANYONE
         identity = await self._identify(scope, headers)
         if not identity.may(need.value):
-            raise Forbidden(f"this key lacks the scope {need.value!r}", scope=need.value)
+            lacks = f"this key lacks the scope {need.value!r}"
+            raise Forbidden(lacks, actor=identity.name, scope=need.value)
         return identity
 
     async def _identify(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Identity:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from router import __version__, commands
-from router.asking import FAILED, WRONG_USAGE, say
+from router.asking import FAILED, WRONG_USAGE, print_json, say
 from router.errors import AutopilotError, Invalid
 
 if TYPE_CHECKING:
-    pass
+    from router.settings import Settings
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -93,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     ensure.add_argument("--dry-run", action="store_true", help="print the plan, create nothing")
     add("heal", commands.heal, "Run one self-heal pass now.")
 
+    audit = subparsers.add_parser("audit", help="See who did what, and that it stands.").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    add("list", commands.audit_list, "List the records of the audit, oldest first.", to=audit)
+    verify = add("verify", _verify, "Find out whether the audit is as it was written.", asks=False, to=audit)
+    verify.add_argument("--data", type=Path, help="the folder of the store (default: $AUTOPILOT_DATA)")
+    verify.add_argument("--json", action="store_true", help="print what was found as JSON")
+
     keys = subparsers.add_parser("keys", help="Create, list, rotate and revoke API keys.").add_subparsers(
         required=True, metavar="ACTION"
     )
@@ -140,6 +148,37 @@ def _serve(parsed: argparse.Namespace) -> int:
         runner.run(serve(settings, bound, ready))
         # All is written and closed. A name look-up that hangs sits in a thread nobody can stop: not to wait.
         os._exit(0)
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    """Walk the audit in the store itself: what a server says of its own audit proves little."""
+    from router.settings import read
+
+    settings = read({"AUTOPILOT_AUTH": "local", **os.environ})
+    if parsed.data is not None:
+        settings = replace(settings, data=parsed.data)
+    return asyncio.run(_walk(settings, as_json=parsed.json))
+
+
+async def _walk(settings: Settings, *, as_json: bool) -> int:
+    from router.audit import verify
+    from router.wiring import audit_key, open_table
+
+    if not settings.table and not settings.data.is_dir():
+        say(f"there is no store in {settings.data}")
+        return FAILED
+    table = open_table(settings)
+    try:
+        count, findings = await verify(table, audit_key(settings))
+    finally:
+        await table.close()
+    if as_json:
+        print_json({"records": count, "findings": [finding._asdict() for finding in findings]})
+    else:
+        for finding in findings:
+            print(f"{finding.chain} {finding.number}: {finding.what}")
+        print(f"{count} records, {len(findings)} findings")
+    return FAILED if findings else 0
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

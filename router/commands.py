@@ -147,6 +147,24 @@ def heal(parsed: argparse.Namespace) -> int:
     return _print_report(parsed, answer)
 
 
+def audit_list(parsed: argparse.Namespace) -> int:
+    """List the records of the audit, all of them."""
+    events: list[dict[str, Any]] = []
+    query = {"limit": "200"}
+    with client_of(parsed) as client:
+        while True:
+            answer = ask(client, "GET", "/autopilot/audit", "events", params=query)
+            events += answer["events"]
+            if answer["next"] is None:
+                break
+            query["after"] = answer["next"]
+    if parsed.json:
+        return print_json({"events": events, "next": None})
+    rows = [(one["timestamp"], one["source"], one["type"], one["payload"]["target"]) for one in events]
+    print_table(("TIME", "WHO", "WHAT", "TO"), rows)
+    return 0
+
+
 def keys_list(parsed: argparse.Namespace) -> int:
     """List keys."""
     with client_of(parsed) as client:

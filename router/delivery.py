@@ -8,20 +8,24 @@ deadline, and those beyond the first come out of a budget.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from infra.clock import Clock
+from router.audit import Audit, Event
 from router.choice import Chooser
-from router.errors import AutopilotError, Deadline, ForwardFailed, Invalid, NotReady
+from router.errors import AutopilotError, Deadline, ForwardFailed, Invalid, NotReady, StoreUnavailable
 from router.forward import AttemptFailed, Forward, Message, Reply
 from router.health import HealthBook
 from router.journal import Journal, Row
-from router.model import PlanRequest
+from router.keys import covers
+from router.model import HIGH_RISK, PlanRequest
 from router.readiness import Readiness
 from router.routes import Candidate
 
@@ -82,13 +86,15 @@ class Budget:
 class Errand:
     """One task while it is planned.
 
-    `deadline` and `started` are moments of `time.monotonic`; `keyed`: the caller gave an idempotency key.
+    `deadline` and `started` are moments of `time.monotonic`; `keyed`: the caller gave an idempotency key;
+    `actor` is who the audit says it was.
     """
 
     request: PlanRequest
     capability: str
     message: Message
     keyed: bool
+    actor: str
     deadline: float
     started: float
     attempts: list[Attempt] = field(default_factory=list)
@@ -138,6 +144,7 @@ class Delivery:
         forward: Forward,
         journal: Journal,
         clock: Clock,
+        audit: Audit | None = None,
     ) -> None:
         self._chooser = chooser
         self._health = health
@@ -145,6 +152,7 @@ class Delivery:
         self._forward = forward
         self._journal = journal
         self._clock = clock
+        self._audit = audit
         self._schemas = Schemas()
         self._budget = Budget()
 
@@ -161,6 +169,7 @@ class Delivery:
             if errand.attempts:
                 status = 504 if isinstance(error, Deadline) else 502
                 self._log(errand, errand.attempts[-1].autopilot, status, error.code)
+                await self._record(errand, status)
             raise
         outcome = Outcome(
             autopilot=candidate.name,
@@ -174,6 +183,7 @@ class Delivery:
             trace_id=errand.message.trace.id,
         )
         self._log(errand, candidate.name, reply.status, "")
+        await self._record(errand, reply.status)
         return outcome
 
     async def _deliver(self, errand: Errand, candidates: tuple[Candidate, ...]) -> tuple[Candidate, Reply]:
@@ -254,6 +264,23 @@ class Delivery:
         errand.attempts.append(Attempt(candidate.name, reply.status if reply else None, duration, trouble))
         return reply, _may_repeat(reply, failure, keyed=errand.keyed)
 
+    async def _record(self, errand: Errand, status: int) -> None:
+        """Audit what was sent of high risk. A caller hears of it only with the record written."""
+        if self._audit is None or not _is_high_risk(errand.capability):
+            return
+        detail = {
+            "task": errand.request.task,
+            "meta_sha256": hashlib.sha256(errand.request.meta).hexdigest(),
+            "autopilots": [attempt.autopilot for attempt in errand.attempts],
+            "status": status,
+        }
+        event = Event(errand.actor, "forward", errand.capability, detail, errand.message.trace.id)
+        try:
+            await self._audit.write(event)
+        except StoreUnavailable as error:
+            error.done = errand.sent
+            raise
+
     def _log(self, errand: Errand, autopilot: str, status: int, error: str) -> None:
         self._journal.forwarded(
             Row(
@@ -268,6 +295,11 @@ class Delivery:
                 error,
             )
         )
+
+
+@lru_cache(maxsize=4096)
+def _is_high_risk(capability: str) -> bool:
+    return any(covers(pattern, capability) for pattern in HIGH_RISK)
 
 
 def _failed(errand: Errand) -> AutopilotError:

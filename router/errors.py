@@ -124,10 +124,17 @@ class Unauthenticated(AutopilotError):
 
 
 class Forbidden(AutopilotError):
-    """Raise when a valid key lacks a scope, or a local call comes from elsewhere."""
+    """Raise when a valid key lacks a scope, or a local call comes from elsewhere.
+
+    `actor` is the name of the key, empty where nobody is known yet.
+    """
 
     code = "forbidden"
     title = "Not allowed"
+
+    def __init__(self, detail: str, *, actor: str = "", **extra: Any) -> None:
+        super().__init__(detail, **extra)
+        self.actor = actor
 
 
 class RateLimited(AutopilotError):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from infra.clock import Clock
@@ -117,19 +115,17 @@ def _judge(bucket: Bucket, wait: float, policy: Policy, now: float) -> Standing:
 
 
 class Concurrency:
-    """At most `most` calls at once; the next is refused at once instead of waiting for an unknown time."""
+    """At most `most` calls at once: `with` it around each. The next raises `Overloaded` instead of waiting
+    for an unknown time."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.running = 0
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold a slot. Raises `Overloaded`."""
+    def __enter__(self) -> None:
         if self.running >= self._most:
             raise Overloaded(f"{self._most} calls are running already", retry_after=1)
         self.running += 1
-        try:
-            yield
-        finally:
-            self.running -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self.running -= 1

@@ -13,6 +13,9 @@ MAX_CAPABILITIES = 32
 HIGH_RISK = ("payouts.*", "payment.*", "lms.enrollment.create", "files.intake.upload")
 """Capabilities that move money, enrol people or take in what strangers send: each forward is audited."""
 
+HIGH_RISK = ("payouts.*", "payment.*", "lms.enrollment.create", "files.intake.upload")
+"""Capabilities that move money, enrol people or take in what strangers send: each forward is audited."""
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _WORD = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 _CAPABILITY = re.compile(rf"{_WORD}(?:\.{_WORD}){{1,5}}")

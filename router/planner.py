@@ -100,6 +100,7 @@ class Planner:
                 hops=caller.hops,
             ),
             keyed=bool(caller.key),
+            actor=caller.name,
             deadline=started + self.seconds(request),
             started=started,
         )
@@ -213,7 +214,8 @@ class Planner:
 
 def _check_allowed(caller: Caller, capability: str) -> None:
     if not caller.may(capability):
-        raise Forbidden(f"this key lacks the scope 'plan:{capability}'", scope=f"plan:{capability}")
+        lacks = f"this key lacks the scope 'plan:{capability}'"
+        raise Forbidden(lacks, actor=caller.name, scope=f"plan:{capability}")
 
 
 def _envelope(request: PlanRequest, capability: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Literal
 
 from infra.outbound import LOOPBACK, Allowed, parse_allowed
 from router.errors import Invalid
+
+_RATE = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,5})")
+_SHORTEST_AUDIT_KEY = 32
 
 
 class Secret:
@@ -42,6 +46,12 @@ class Settings:
     table: str = ""
     data: Path = Path(".autopilot")
     allowed: Allowed = field(default_factory=Allowed)
+    rate: tuple[int, int] | None = None
+    """Calls each caller may make, and the seconds in which; None for any number."""
+    concurrency: int = 500
+    """How many calls one process answers at once."""
+    audit_key: Secret = field(default_factory=lambda: Secret(""))
+    """Empty for one that is kept in the data folder."""
     public_url: str = ""
     dynamodb_endpoint: str = ""
     cf_token: Secret = field(default_factory=lambda: Secret(""))
@@ -55,8 +65,8 @@ class Settings:
 
     def secrets(self) -> list[str]:
         """Return every secret there is, for what has to keep them out of its output."""
-        values = [self.api_key, self.cf_token, self.openai_key, self.stripe_key, self.smtp_url]
-        return [value.reveal() for value in values if value]
+        values = [getattr(self, name) for name in self.__slots__]
+        return [value.reveal() for value in values if isinstance(value, Secret) and value]
 
 
 def is_loopback(host: str) -> bool:
@@ -75,45 +85,105 @@ def read(environment: Mapping[str, str], *, host: str = "127.0.0.1") -> Settings
     Raises `Invalid` naming every variable that is wrong; among them a `host` others can reach while there
     is no key they would need.
     """
-    problems = []
-    key = environment.get("AUTOPILOT_API_KEY", "")
-    auth = environment.get("AUTOPILOT_AUTH") or ("local" if is_loopback(host) and not key else "required")
+    given = _Given(environment)
+    auth = _auth(given, host)
+    settings = Settings(
+        auth=auth,
+        api_key=given.secret("AUTOPILOT_API_KEY"),
+        table=given.text("AUTOPILOT_TABLE"),
+        data=Path(given.text("AUTOPILOT_DATA") or ".autopilot"),
+        allowed=_allowed(given, auth),
+        rate=_rate(given),
+        concurrency=given.number("AUTOPILOT_MAX_CONCURRENCY", 500, least=1, most=100_000),
+        audit_key=_audit_key(given),
+        public_url=given.text("AUTOPILOT_PUBLIC_URL").rstrip("/"),
+        dynamodb_endpoint=given.text("DYNAMODB_ENDPOINT_URL"),
+        cf_token=given.secret("CF_API_TOKEN"),
+        openai_key=given.secret("OPENAI_API_KEY"),
+        openai_base_url=given.text("OPENAI_BASE_URL"),
+        model=given.text("AUTOPILOT_MODEL") or "gpt-4o-mini",
+        stripe_key=given.secret("STRIPE_API_KEY"),
+        stripe_base_url=given.text("STRIPE_API_BASE"),
+        smtp_url=given.secret("AUTOPILOT_SMTP_URL"),
+        mail_from=given.text("AUTOPILOT_MAIL_FROM") or "autopilot@localhost",
+    )
+    if given.problems:
+        raise Invalid(given.problems)
+    return settings
+
+
+class _Given:
+    """The variables as they are given, and what is wrong with them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.problems: list[tuple[str, str]] = []
+
+    def wrong(self, name: str, message: str) -> None:
+        """Note that a variable is not what it has to be."""
+        self.problems.append((name, message))
+
+    def text(self, name: str) -> str:
+        """Return a variable, empty when it is not set."""
+        return self._environment.get(name, "")
+
+    def secret(self, name: str) -> Secret:
+        """Return a variable that must not be shown."""
+        return Secret(self.text(name))
+
+    def number(self, name: str, default: int, *, least: int, most: int) -> int:
+        """Return a whole number."""
+        text = self.text(name) or str(default)
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else -1
+        if not least <= number <= most:
+            self.wrong(name, f"must be a whole number from {least} to {most}")
+        return number
+
+
+def _auth(given: _Given, host: str) -> Literal["local", "required"]:
+    key = given.text("AUTOPILOT_API_KEY")
+    auth = given.text("AUTOPILOT_AUTH") or ("local" if is_loopback(host) and not key else "required")
     if auth not in {"local", "required"}:
-        problems.append(("AUTOPILOT_AUTH", "must be local or required"))
+        given.wrong("AUTOPILOT_AUTH", "must be local or required")
     elif auth == "local" and not is_loopback(host):
-        problems.append(("AUTOPILOT_AUTH", f"local serves this machine only and cannot bind to {host}"))
+        given.wrong("AUTOPILOT_AUTH", f"local serves this machine only and cannot bind to {host}")
     elif auth == "required" and not key:
-        problems.append(
-            ("AUTOPILOT_API_KEY", f"is needed to serve on {host}: without a key anyone could use the router")
+        given.wrong(
+            "AUTOPILOT_API_KEY", f"is needed to serve on {host}: without a key anyone could use the router"
         )
     if key and len(key) < 16 and not is_loopback(host):
-        problems.append(("AUTOPILOT_API_KEY", f"must have at least 16 characters to serve on {host}"))
-    listed = [entry.strip() for entry in environment.get("AUTOPILOT_ALLOW_ENDPOINTS", "").split(",")]
+        given.wrong("AUTOPILOT_API_KEY", f"must have at least 16 characters to serve on {host}")
+    return "local" if auth == "local" else "required"
+
+
+def _allowed(given: _Given, auth: Literal["local", "required"]) -> Allowed:
+    listed = [entry.strip() for entry in given.text("AUTOPILOT_ALLOW_ENDPOINTS").split(",")]
     entries = [entry for entry in listed if entry] or (list(LOOPBACK) if auth == "local" else [])
-    allowed = Allowed()
     try:
-        allowed = parse_allowed(entries)
+        return parse_allowed(entries)
     except ValueError as error:
-        problems.append(("AUTOPILOT_ALLOW_ENDPOINTS", str(error)))
-    if problems:
-        raise Invalid(problems)
-    return Settings(
-        auth="local" if auth == "local" else "required",
-        api_key=Secret(key),
-        table=environment.get("AUTOPILOT_TABLE", ""),
-        data=Path(environment.get("AUTOPILOT_DATA") or ".autopilot"),
-        allowed=allowed,
-        public_url=environment.get("AUTOPILOT_PUBLIC_URL", "").rstrip("/"),
-        dynamodb_endpoint=environment.get("DYNAMODB_ENDPOINT_URL", ""),
-        cf_token=Secret(environment.get("CF_API_TOKEN", "")),
-        openai_key=Secret(environment.get("OPENAI_API_KEY", "")),
-        openai_base_url=environment.get("OPENAI_BASE_URL", ""),
-        model=environment.get("AUTOPILOT_MODEL") or "gpt-4o-mini",
-        stripe_key=Secret(environment.get("STRIPE_API_KEY", "")),
-        stripe_base_url=environment.get("STRIPE_API_BASE", ""),
-        smtp_url=Secret(environment.get("AUTOPILOT_SMTP_URL", "")),
-        mail_from=environment.get("AUTOPILOT_MAIL_FROM") or "autopilot@localhost",
-    )
+        given.wrong("AUTOPILOT_ALLOW_ENDPOINTS", str(error))
+        return Allowed()
+
+
+def _rate(given: _Given) -> tuple[int, int] | None:
+    text = given.text("AUTOPILOT_RATE_LIMIT")
+    if not text:
+        return None
+    match = _RATE.fullmatch(text)
+    if not match:
+        given.wrong("AUTOPILOT_RATE_LIMIT", "must be CALLS/SECONDS, such as 600/60")
+        return None
+    return int(match[1]), int(match[2])
+
+
+def _audit_key(given: _Given) -> Secret:
+    key = given.text("AUTOPILOT_AUDIT_KEY")
+    if key and len(key.encode()) < _SHORTEST_AUDIT_KEY:
+        given.wrong("AUTOPILOT_AUDIT_KEY", f"must have at least {_SHORTEST_AUDIT_KEY} characters")
+    elif not key and given.text("AWS_LAMBDA_FUNCTION_NAME"):
+        given.wrong("AUTOPILOT_AUDIT_KEY", "is needed on Lambda: no file there outlives a process")
+    return Secret(key)
 
 
 def read_client(environment: Mapping[str, str]) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from autopilots.page_deployer.pages import pages
 from infra.blobs import Blobs
 from infra.blobs.folder import FolderBlobs
 from infra.clock import new_id
+from infra.keyfile import key_in
 from infra.local import LocalProvider
 from infra.model import Model, Offline
 from infra.openai_model import OpenAiModel
@@ -35,6 +36,8 @@ from infra.table import Table
 from infra.table.sqlite import SqliteTable
 from infra.transport import GuardedTransport
 from router import admin
+from router.api.audit import AuditApi
+from router.api.http import Border
 from router.api.infra import InfraApi
 from router.api.keys import KeysApi
 from router.api.once import Once
@@ -43,6 +46,7 @@ from router.api.plan import PlanApi
 from router.api.registry import RegistryApi
 from router.api.status import StatusApi
 from router.app import App, build_app
+from router.audit import Audit
 from router.auth import Gate
 from router.catalogue import Catalogue
 from router.choice import Chooser
@@ -55,6 +59,7 @@ from router.health import HealthBook
 from router.idempotency import Idempotency
 from router.journal import Journal
 from router.keys import Keys
+from router.limits import Concurrency, Limiter, MemoryLimiter, Policy, TableLimiter
 from router.model import PlanRequest, is_capability
 from router.planner import Caller, Planner
 from router.probe import Prober
@@ -78,6 +83,7 @@ class System:
     prober: Prober
     healer: Healer
     journal: Journal
+    audit: Audit
     planner: Planner
     employee: EmployeeParts
     pool: Pool
@@ -90,6 +96,7 @@ class System:
     async def close(self) -> None:
         """Write what waits to be written and let go of everything."""
         await self.journal.flush()
+        await self.audit.close()
         await self.http.aclose()
         self.pool.close()
         await self.table.close()
@@ -107,6 +114,19 @@ def open_table(settings: Settings) -> Table:
 
         return DynamoTable(settings.table, time.time, endpoint_url=settings.dynamodb_endpoint or None)
     return SqliteTable(settings.data / "router.db", time.time)
+
+
+def audit_key(settings: Settings) -> bytes:
+    """Return the key of the audit: that of the settings, or the one in the data folder."""
+    return settings.audit_key.reveal().encode() or key_in(settings.data / "audit.key")
+
+
+def _limiter(settings: Settings, table: Table) -> Limiter | None:
+    """Return what counts calls: in the store when several processes share it."""
+    if settings.rate is None:
+        return None
+    policy = Policy(*settings.rate)
+    return TableLimiter(policy, table, time.time) if settings.table else MemoryLimiter(policy, time.monotonic)
 
 
 def build(settings: Settings, *, url: str) -> System:
@@ -130,8 +150,16 @@ def build(settings: Settings, *, url: str) -> System:
     local: dict[str, LocalApp] = {}
     forward = Forward(pool, local, time.time)
     readiness = Readiness(registry, provider, time.monotonic)
+    redactor = Redactor(settings.secrets())
+    audit = Audit(table, key=audit_key(settings), clock=time.time, writer=new_id("w"), redactor=redactor)
     delivery = Delivery(
-        chooser=chooser, health=health, readiness=readiness, forward=forward, journal=journal, clock=time.time
+        chooser=chooser,
+        health=health,
+        readiness=readiness,
+        forward=forward,
+        journal=journal,
+        clock=time.time,
+        audit=audit,
     )
     planner = Planner(
         registry=registry,
@@ -156,15 +184,21 @@ def build(settings: Settings, *, url: str) -> System:
         *RegistryApi(registry, catalogue, health, prober, guard, local, once).endpoints(),
         *InfraApi(healer, provider, time.time, once).endpoints(),
         *KeysApi(keys, time.time).endpoints(),
+        *AuditApi(table).endpoints(),
         *StatusApi(table, time.time).endpoints(),
     ]
     endpoints += OpenApi(endpoints, local=settings.auth == "local").endpoints()
     app = build_app(
         endpoints,
-        Gate(settings.auth, settings.api_key.reveal(), keys),
+        Border(
+            Gate(settings.auth, settings.api_key.reveal(), keys),
+            Concurrency(settings.concurrency),
+            _limiter(settings, table),
+            audit,
+        ),
         [*pages(parts), *returns(), *admin.routes()],
     )
-    return System(app, table, routes, prober, healer, journal, planner, employee, pool, http)
+    return System(app, table, routes, prober, healer, journal, audit, planner, employee, pool, http)
 
 
 def _parts(

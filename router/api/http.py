@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from router.audit import Audit, Event
 from router.auth import Gate, Scope
 from router.body import Disconnected, Receive, parse, read
-from router.errors import AutopilotError, Invalid, MethodNotAllowed
+from router.errors import (
+    AutopilotError,
+    Forbidden,
+    Invalid,
+    MethodNotAllowed,
+    RateLimited,
+    StoreUnavailable,
+)
 from router.headers import IDEMPOTENCY_KEY, REVISION
 from router.keys import Identity
+from router.limits import Concurrency, Limiter, Standing
 from router.problem import MEDIA_TYPE, document_of, status_of
 from router.trace import Trace
 
@@ -27,7 +36,13 @@ log = logging.getLogger("router")
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGI = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
 encode = msgspec.json.Encoder().encode
+MAX_CONCURRENCY = 500
+"""Calls that are answered at once by one process, unless the settings say otherwise."""
+REPLAYED = (b"idempotent-replayed", b"true")
+"""The header of an answer that was given before, to a call with the same idempotency key."""
 WHOLE = "autopilot.whole"
 """The scope's extension that takes a whole answer, see `router.onewrite`."""
 
@@ -37,11 +52,11 @@ class Reply(NamedTuple):
 
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: Headers = ()
     media_type: bytes = b"application/json"
 
 
-def json(document: Any, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
+def json(document: Any, status: int = 200, headers: Headers = ()) -> Reply:
     """Return a JSON reply."""
     return Reply(status, encode(document), headers)
 
@@ -49,7 +64,7 @@ def json(document: Any, status: int = 200, headers: tuple[tuple[bytes, bytes], .
 class Call:
     """One HTTP call, admitted."""
 
-    __slots__ = ("_receive", "_scope", "headers", "identity", "trace")
+    __slots__ = ("_receive", "_scope", "changed", "detail", "headers", "identity", "target", "trace")
 
     def __init__(
         self,
@@ -64,6 +79,15 @@ class Call:
         self.headers = headers
         self.identity = identity
         self.trace = trace
+        self.changed = True
+        """Whether what was done changes anything, so that the audit has to know."""
+        self.target = ""
+        self.detail: dict[str, Any] = {}
+
+    def note(self, target: str, **detail: Any) -> None:
+        """Say for the audit what was changed, where the path does not, and how."""
+        self.target = target
+        self.detail = detail
 
     async def body(self) -> bytes:
         """Return the body of a call that says it sends JSON. Raises as `router.body.read`."""
@@ -78,6 +102,11 @@ class Call:
         if self.headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in self.headers:
             return {}
         return await self.json()
+
+    @property
+    def at(self) -> str:
+        """The path that was called."""
+        return str(self._scope["path"])
 
     def path(self, name: str) -> str:
         """Return a parameter of the path."""
@@ -124,21 +153,45 @@ class Call:
         return int(text) if text.isdigit() and len(text) < 4 else 999
 
 
+def limit_of(query: Mapping[str, str], problems: list[tuple[str, str]]) -> int:
+    """Return how many a page may have, noting when that is no number it may be."""
+    limit = query.get("limit", "50")
+    if limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= 200:
+        return int(limit)
+    problems.append(("limit", "must be a whole number from 1 to 200"))
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A method of a path, the scope it needs, and the function that answers it."""
+    """A method of a path, the scope it needs, and the function that answers it.
+
+    What a method other than GET did is `audited`, unless it is said that it need not be.
+    """
 
     method: str
     path: str
     scope: Scope
     answer: Callable[[Call], Awaitable[Reply]]
+    audited: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """What every call passes: who it is from, how much that one may ask for, how much runs at once, and the
+    record of what it did."""
+
+    gate: Gate
+    concurrency: Concurrency = field(default_factory=lambda: Concurrency(MAX_CONCURRENCY))
+    limiter: Limiter | None = None
+    audit: Audit | None = None
 
 
 class Resource:
     """The ASGI app of one path: its endpoints by method."""
 
-    def __init__(self, endpoints: list[Endpoint], gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, endpoints: list[Endpoint], border: Border) -> None:
+        self._border = border
         self._endpoints = {endpoint.method: endpoint for endpoint in endpoints}
         if "GET" in self._endpoints:
             self._endpoints["HEAD"] = self._endpoints["GET"]
@@ -148,31 +201,90 @@ class Resource:
         """Admit a call, let its endpoint answer, and turn what goes wrong into a problem document."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         trace = Trace(headers.get(b"traceparent"))
+        endpoint = self._endpoints.get(scope["method"])
+        told: Headers = ()
         try:
-            endpoint = self._endpoints.get(scope["method"])
             if endpoint is None:
-                allow = ", ".join(self.methods).encode()
-                reply = problem_reply(MethodNotAllowed(), trace.id, ((b"allow", allow),))
-            else:
-                identity = await self._gate.admit(scope, headers, endpoint.scope)
-                reply = await endpoint.answer(Call(scope, receive, headers, identity, trace))
+                told = ((b"allow", ", ".join(self.methods).encode()),)
+                raise MethodNotAllowed  # noqa: TRY301  as every other answer that is a problem
+            identity = await self._border.gate.admit(scope, headers, endpoint.scope)
+            if self._border.limiter is not None and endpoint.scope is not Scope.PUBLIC:
+                told, refused = await _counted(self._border.limiter, identity)
+                if refused is not None:
+                    raise refused  # noqa: TRY301  as above
+            reply = await self._answer(endpoint, Call(scope, receive, headers, identity, trace))
+            if told:
+                reply = reply._replace(headers=(*reply.headers, *told))
         except AutopilotError as error:
-            reply = problem_reply(error, trace.id)
+            if isinstance(error, Forbidden) and error.actor:
+                await self._denied(error, scope, trace)
+            reply = problem_reply(error, trace.id, told)
         except Disconnected:
             return
         except Exception:
             log.exception("unexpected error on %s %s, trace %s", scope["method"], scope["path"], trace.id)
-            reply = problem_reply(AutopilotError(), trace.id)
+            reply = problem_reply(AutopilotError(), trace.id, told)
         await respond(reply, scope, send)
 
+    async def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
+        """Let an endpoint answer, and record what it did before anybody hears of it."""
+        if endpoint.scope is Scope.PUBLIC:
+            return await endpoint.answer(call)  # also when no more may run: it has to be able to say so
+        with self._border.concurrency:
+            reply = await endpoint.answer(call)
+        if endpoint.audited and endpoint.method != "GET" and call.changed and _did(reply):
+            await self._record(endpoint, call, reply.status)
+        return reply
 
-def problem_reply(
-    error: AutopilotError, trace_id: str, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> Reply:
+    async def _record(self, endpoint: Endpoint, call: Call, status: int) -> None:
+        audit = self._border.audit
+        if audit is None:
+            return
+        detail = {**call.detail, "status": status}
+        action = f"{endpoint.method} {endpoint.path}"
+        try:
+            await audit.write(
+                Event(call.identity.name, action, call.target or call.at, detail, call.trace.id)
+            )
+        except StoreUnavailable:
+            raise StoreUnavailable("it was done, but could not be recorded in the audit") from None
+
+    async def _denied(self, error: Forbidden, scope: Mapping[str, Any], trace: Trace) -> None:
+        """Record that somebody with a key tried what it is not for."""
+        if self._border.audit is not None:
+            event = Event(
+                error.actor, f"denied {scope['method']}", scope["path"], dict(error.extra), trace.id
+            )
+            try:
+                await self._border.audit.write(event)
+            except StoreUnavailable:
+                log.warning("a denial could not be recorded: %s %s", scope["method"], scope["path"])
+
+
+def _did(reply: Reply) -> bool:
+    """Whether an answer tells of something done now: no refusal, and no repeat of an earlier answer."""
+    return reply.status < 300 and REPLAYED not in reply.headers
+
+
+async def _counted(limiter: Limiter, identity: Identity) -> tuple[Headers, RateLimited | None]:
+    """Count a call. Return the headers that tell what is left, and the refusal when nothing was."""
+    refused = None
+    try:
+        standing = await limiter.take(identity.name)
+    except RateLimited as error:
+        standing, refused = Standing(0, error.extra["retry_after"]), error
+    quota, window = limiter.policy
+    policy = (b"ratelimit-policy", b'"default";q=%d;w=%d' % (quota, window))
+    return (policy, (b"ratelimit", b'"default";r=%d;t=%d' % standing)), refused
+
+
+def problem_reply(error: AutopilotError, trace_id: str, headers: Headers = ()) -> Reply:
     """Return an error as a reply, with the headers that its status asks for."""
     status = status_of(error)
     if status == 401:
         headers = (*headers, (b"www-authenticate", b'Bearer realm="autopilot"'))
+    if "retry_after" in error.extra:
+        headers = (*headers, (b"retry-after", b"%d" % error.extra["retry_after"]))
     return Reply(status, encode(document_of(error, trace_id)), headers, MEDIA_TYPE.encode())
 
 

@@ -11,7 +11,7 @@ from router.api.once import Once
 from router.auth import Scope
 from router.errors import AutopilotError, Invalid
 from router.heal import Healer, shown
-from router.parse import parse_needs
+from router.needs import parse_needs
 
 _SECONDS = 120.0
 

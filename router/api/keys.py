@@ -62,6 +62,7 @@ class KeysApi:
         if problems:
             raise Invalid(problems)
         key, record = await self._keys.create(name, scopes, expires_at=ends)
+        call.note(record["id"], name=name, scopes=scopes)
         return json({"ok": True, "key": key, "record": record}, 201)
 
     async def rotate(self, call: Call) -> Reply:
@@ -75,11 +76,13 @@ class KeysApi:
         if problems:
             raise Invalid(problems)
         key, record = await self._keys.rotate(call.path("id"), overlap=float(overlap))
+        call.note(call.path("id"), name=record["name"], rotated_to=record["id"])
         return json({"ok": True, "key": key, "record": record}, 201)
 
     async def revoke(self, call: Call) -> Reply:
         """End a key now."""
         await self._keys.revoke(call.path("id"))
+        call.note(call.path("id"))
         return Reply(204, b"")
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from router.api.http import Call, Reply, problem_reply
+from router.api.http import REPLAYED, Call, Reply, problem_reply
 from router.errors import AutopilotError
 from router.idempotency import Answer, Effect, Idempotency
 
-REPLAYED = (b"idempotent-replayed", b"true")
 _FIRST = b'"idempotent_replay":false}'
 _AGAIN = b'"idempotent_replay":true}'
 

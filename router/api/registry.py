@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.clock import rfc3339
 from infra.outbound import Guard, parse_url
-from router.api.http import Call, Endpoint, Reply, json
+from router.api.http import Call, Endpoint, Reply, json, limit_of
 from router.api.once import Once
 from router.auth import Scope
 from router.catalogue import Catalogue
@@ -52,7 +52,7 @@ class RegistryApi:
             Endpoint("GET", "/autopilot/list", Scope.READ, self.listing),
             Endpoint("GET", one, Scope.READ, self.get),
             Endpoint("DELETE", one, Scope.REGISTER, self.delete),
-            Endpoint("POST", f"{one}/heartbeat", Scope.REGISTER, self.heartbeat),
+            Endpoint("POST", f"{one}/heartbeat", Scope.REGISTER, self.heartbeat, audited=False),
             Endpoint("GET", f"{one}/health", Scope.READ, self.health),
         ]
 
@@ -73,6 +73,7 @@ class RegistryApi:
         record, created = await self._registry.put(autopilot, if_revision=revision)
         self._health.forget(autopilot.name)
         self._prober.soon(record)
+        call.note(autopilot.name, endpoint=autopilot.endpoint, revision=record.revision)
         answer: dict[str, Any] = {
             "ok": True,
             "autopilot": self._shown(record),
@@ -182,14 +183,13 @@ def _not_registered(name: str) -> NotFound:
 
 def _check_allowed(call: Call, name: str) -> None:
     if not call.identity.may_register(name):
-        raise Forbidden(f"this key lacks the scope 'register:{name}'", scope=f"register:{name}")
+        lacks = f"this key lacks the scope 'register:{name}'"
+        raise Forbidden(lacks, actor=call.identity.name, scope=f"register:{name}")
 
 
 def _list_query(query: dict[str, str]) -> tuple[int, str | None, str | None]:
-    problems = []
-    limit = query.get("limit", "50")
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= 200):
-        problems.append(("limit", "must be a whole number from 1 to 200"))
+    problems: list[tuple[str, str]] = []
+    limit = limit_of(query, problems)
     capability = query.get("capability")
     if capability is not None and not is_capability(capability):
         problems.append(("capability", "must be 2 to 6 dotted lower-case words"))
@@ -200,7 +200,7 @@ def _list_query(query: dict[str, str]) -> tuple[int, str | None, str | None]:
         problems.append(("cursor", "must be the 'next' of an earlier page"))
     if problems:
         raise Invalid(problems)
-    return int(limit), capability, query.get("health")
+    return limit, capability, query.get("health")
 
 
 def _etag(record: Record) -> tuple[tuple[bytes, bytes], ...]:

@@ -224,6 +224,21 @@ _KEYS: Json = {
             "last_used_at": _TIME_OR_NULL,
         }
     ),
+    "Audit": closed({"events": listed(ref("AuditRecord")), "next": {"type": ["string", "null"]}}),
+    "AuditRecord": closed(
+        {
+            "id": _TEXT,
+            "type": {**_TEXT, "description": "Method and path, `forward`, or `denied` with the method."},
+            "source": {**_TEXT, "description": "The name of the key."},
+            "timestamp": TIME,
+            "payload": {
+                "type": "object",
+                "properties": {"target": {**_TEXT, "description": "What it was done to."}},
+                "required": ["target"],
+            },
+            "trace_id": _TEXT,
+        }
+    ),
     "Keys": closed({"keys": listed(ref("Key")), "count": _COUNT}),
     "CreatedKey": closed(
         {

@@ -31,6 +31,7 @@ _TAGS = {
     "tasks": "Have a task done.",
     "autopilots": "Who does tasks.",
     "keys": "Who may call what.",
+    "audit": "Who did what.",
     "infrastructure": "The storage autopilots need.",
     "process": "How this process is.",
 }
@@ -110,7 +111,8 @@ def _responses(operation: Operation, scope: str) -> Json:
         found[status] = {"description": HTTPStatus(status).phrase}
         if name:
             found[status]["content"] = {"application/json": {"schema": ref(name)}}
-        if headers := operation.headers.get(status):
+        headers = {**operation.headers.get(status, {}), **(problems.LIMITS if scope != "public" else {})}
+        if headers:
             found[status]["headers"] = headers
         if links := operation.links.get(status):
             found[status]["links"] = links

@@ -37,7 +37,7 @@ STORE = "store_unavailable"
 PARAMETERS = ("invalid_body",)
 BODY = ("invalid_body", "malformed", "media_type", "too_large")
 ONCE = ("conflict",)  # while the first call with an idempotency key is running
-WITH_KEY = ("unauthenticated", "forbidden")
+WITH_KEY = ("unauthenticated", "forbidden", "rate_limited", "overloaded")
 
 _NAME: Json = {
     "name": "name",
@@ -179,6 +179,20 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "AutopilotHealth"},
         ("not_found", STORE),
         parameters=(_NAME,),
+    ),
+    ("GET", "/autopilot/audit"): Operation(
+        "listAudit",
+        "audit",
+        {200: "Audit"},
+        (*PARAMETERS, STORE),
+        parameters=(
+            _query("after", {"type": "string"}, "Records after this id: the `next` of an earlier page."),
+            _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many."),
+        ),
+        description=(
+            "What was changed, every forward of a capability of high risk, and every call that a key was not "
+            "for, oldest first. `autopilot audit verify` tells whether all is as it was written."
+        ),
     ),
     ("GET", "/autopilot/keys"): Operation("listKeys", "keys", {200: "Keys"}, (*PARAMETERS, STORE)),
     ("POST", "/autopilot/keys"): Operation(

@@ -12,6 +12,20 @@ _TEXT: Json = {"type": "string"}
 _NAMES: Json = listed(_TEXT)
 _ATTEMPTED: Json = {"autopilot": ref("Name"), "attempts": listed(ref("Attempt")), "hint": _TEXT}
 
+_LATER: Json = {"retry_after": {"type": "integer", "minimum": 1, "description": "Seconds to wait."}}
+
+LIMITS: Json = {
+    "RateLimit-Policy": {
+        "description": "How many calls a caller may make, `q`, in how many seconds, `w`.",
+        "schema": {"type": "string", "pattern": '^"default";q=[0-9]+;w=[0-9]+$'},
+    },
+    "RateLimit": {
+        "description": "How many are left, `r`, and in how many seconds, `t`, all of them are there again.",
+        "schema": {"type": "string", "pattern": '^"default";r=[0-9]+;t=[0-9]+$'},
+    },
+}
+_RETRY_AFTER: Json = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+
 MORE: dict[str, tuple[Json, bool]] = {
     "invalid_body": (
         {"errors": listed(closed({"field": _TEXT, "message": _TEXT}), description="Every wrong field.")},
@@ -34,6 +48,8 @@ MORE: dict[str, tuple[Json, bool]] = {
         },
         True,
     ),
+    "rate_limited": (_LATER, True),
+    "overloaded": (_LATER, True),
     "forward_failed": (_ATTEMPTED, False),
     "deadline": (_ATTEMPTED, False),
 }
@@ -46,7 +62,9 @@ HEADERS: dict[int, Json] = {
             "schema": {"type": "string", "pattern": "^Bearer "},
             "description": "How to sign in.",
         }
-    }
+    },
+    429: {"Retry-After": {**_RETRY_AFTER, "required": True}, **LIMITS},
+    503: {"Retry-After": _RETRY_AFTER},
 }
 
 PROBLEM: Json = {

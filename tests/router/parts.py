@@ -315,7 +315,7 @@ def errand(capability: str, *, key: str = "", seconds: float = 30.0, **meta: Any
     request = asking(capability, meta)
     message = Message("msg_1", request.meta, Trace(), key or "msg_1", 0)
     deadline = asyncio.get_running_loop().time() + seconds
-    return Errand(request, capability, message, bool(key), deadline, started=0.0)
+    return Errand(request, capability, message, bool(key), "ann", deadline, started=0.0)
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -276,19 +276,19 @@ class TestConcurrency:
     def test_cap(self) -> None:
         """The call after the last free slot is refused at once, and a slot given back is free again."""
         cap = Concurrency(2)
-        with cap.slot(), cap.slot():
-            with pytest.raises(Overloaded, match="2 calls are running already") as caught, cap.slot():
+        with cap, cap:
+            with pytest.raises(Overloaded, match="2 calls are running already") as caught, cap:
                 pytest.fail("there was no slot")
             assert caught.value.extra == {"retry_after": 1}
             assert cap.running == 2
-        with cap.slot():
+        with cap:
             assert cap.running == 1
         assert cap.running == 0
 
     def test_given_back_after_failure(self) -> None:
         """A call that fails gives its slot back."""
         cap = Concurrency(1)
-        with pytest.raises(ZeroDivisionError), cap.slot():
+        with pytest.raises(ZeroDivisionError), cap:
             raise ZeroDivisionError
         assert cap.running == 0
 

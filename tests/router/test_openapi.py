@@ -168,7 +168,10 @@ def test_every_code_has_its_status(described: dict[str, Any]) -> None:
         seen.add(code)
         assert schema["properties"]["status"]["const"] == STATUS[code]
         error: AutopilotError = errors[code].__new__(errors[code])
-        AutopilotError.__init__(error, "what happened", **{one: [] for one in schema.get("required", ())})
+        required: dict[str, Any] = {one: [] for one in schema.get("required", ())}
+        if "retry_after" in required:
+            required["retry_after"] = 1
+        AutopilotError.__init__(error, "what happened", **required)
         for text in ("hint", "autopilot"):
             if text in error.extra:
                 error.extra = {**error.extra, text: "a"}

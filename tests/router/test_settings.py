@@ -60,8 +60,13 @@ def test_every_variable_is_read() -> None:
             "STRIPE_API_BASE": "https://stripe.example",
             "AUTOPILOT_SMTP_URL": "smtps://u:p@mail.example",
             "AUTOPILOT_MAIL_FROM": "router@example.org",
+            "AUTOPILOT_RATE_LIMIT": "600/60",
+            "AUTOPILOT_MAX_CONCURRENCY": "7",
+            "AUTOPILOT_AUDIT_KEY": "a" * 32,
         }
     )
+    assert (settings.rate, settings.concurrency) == ((600, 60), 7)
+    assert settings.audit_key.reveal() == "a" * 32
     assert (settings.auth, settings.table, settings.data) == ("required", "table", Path("/var/data"))
     assert settings.public_url == "https://router.example"
     assert settings.dynamodb_endpoint == "http://127.0.0.1:8000"
@@ -197,3 +202,26 @@ def test_an_allow_list_of_its_own_replaces_the_default() -> None:
     settings = read({"AUTOPILOT_ALLOW_ENDPOINTS": "Build.Internal."})
     assert settings.allowed == Allowed(frozenset({"build.internal"}))
     assert isinstance(parse_url("http://build.internal"), Url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("AUTOPILOT_RATE_LIMIT", text)
+            for text in ("600", "0/60", "60/0", "a/b", "-1/60", "1.5/60", "6/6/6")
+        ),
+        *(("AUTOPILOT_MAX_CONCURRENCY", text) for text in ("0", "-1", "many", "1e3", "\u0663", "9" * 20)),
+        ("AUTOPILOT_AUDIT_KEY", "a" * 31),
+    ],
+)
+def test_what_is_no_limit_or_key_is_refused(name: str, value: str) -> None:
+    """A variable that is not what it has to be is named."""
+    assert list(problems({name: value})) == [name]
+
+
+def test_on_lambda_the_audit_needs_a_key_of_its_own() -> None:
+    """A key in a file would be another one in each process."""
+    there = {"AWS_LAMBDA_FUNCTION_NAME": "router"}
+    assert list(problems(there)) == ["AUTOPILOT_AUDIT_KEY"]
+    assert read({**there, "AUTOPILOT_AUDIT_KEY": "a" * 32}).audit_key

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from router.api.http import Call, Endpoint, Reply, Resource
+from router.api.http import Border, Call, Endpoint, Reply, Resource
 from router.app import App, build_app
 from router.auth import Gate, Scope
 from router.body import Disconnected
@@ -30,6 +30,7 @@ POLICY = {
     ("GET", "/openapi.json"): Scope.PUBLIC,
     ("POST", "/autopilot/plan"): Scope.PLAN,
     ("GET", "/autopilot/catalogue"): Scope.READ,
+    ("GET", "/autopilot/audit"): Scope.OPERATE,
     ("GET", "/autopilot/keys"): Scope.ADMIN,
     ("POST", "/autopilot/keys"): Scope.ADMIN,
     ("DELETE", "/autopilot/keys/{id}"): Scope.ADMIN,
@@ -74,7 +75,7 @@ def give(system: System, key: str, scope: Scope) -> None:
     resource = routes_of(system)[0].endpoint
     assert isinstance(resource, Resource)
     identity = Identity("test", frozenset({"plan:*" if scope is Scope.PLAN else scope.value}))
-    resource._gate._keys.append((hashlib.sha256(key.encode()).digest(), identity))
+    resource._border.gate._keys.append((hashlib.sha256(key.encode()).digest(), identity))
 
 
 def path_of(template: str) -> str:
@@ -262,7 +263,9 @@ def app_of(answer: Endpoint, *pages: Route) -> httpx.AsyncClient:
     async def plan(_: Call) -> Reply:
         return Reply(200, b"{}")
 
-    app = build_app([Endpoint("POST", "/autopilot/plan", Scope.PLAN, plan), answer], Gate("local"), pages)
+    app = build_app(
+        [Endpoint("POST", "/autopilot/plan", Scope.PLAN, plan), answer], Border(Gate("local")), pages
+    )
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080")
 
@@ -315,7 +318,7 @@ async def test_a_caller_that_goes_away_gets_nothing_and_is_no_error(caplog: pyte
     async def receive() -> dict[str, object]:
         return {"type": "http.disconnect"}
 
-    app: App = build_app([Endpoint("POST", "/autopilot/plan", Scope.PLAN, gone)], Gate("local"))
+    app: App = build_app([Endpoint("POST", "/autopilot/plan", Scope.PLAN, gone)], Border(Gate("local")))
     scope = {
         "type": "http", "method": "POST", "path": "/autopilot/plan", "client": ("127.0.0.1", 1),
         "headers": [(b"host", b"127.0.0.1")],
