@@ -47,13 +47,16 @@ class Capability(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something an autopilot can do, named by 2 to 6 dotted words: `web.pages.generate`.
 
     `family.*` offers to be configured for any capability of the family; so does `configure` for the
-    family of a single capability. `input_schema` is the JSON Schema its `meta` has to satisfy.
+    family of a single capability. `input_schema` is the JSON Schema its `meta` has to satisfy. With
+    `requires_approval` its tasks wait until somebody else approves them, whoever else offers it; that of a
+    family goes for whatever is configured of it.
     """
 
     name: str
     description: str = ""
     input_schema: dict[str, Any] | None = None
     configure: bool = False
+    requires_approval: bool = False
 
     @property
     def family(self) -> str:

@@ -202,6 +202,7 @@ def _capability(value: Any, at: str, outer: _Fields) -> Capability | None:
         description=fields.take("description", "", _text(2000)),
         input_schema=fields.take("input_schema", None, _or_null(_schema)),
         configure=fields.take("configure", default=False, check=_truth),
+        requires_approval=fields.take("requires_approval", default=False, check=_truth),
     )
     fields.close()
     outer.problems += fields.problems

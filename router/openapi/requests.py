@@ -130,10 +130,16 @@ SCHEMAS: Json = {
                 "default": False,
                 "description": "Whether it may be asked to add other capabilities of the family.",
             },
+            "requires_approval": {
+                "type": "boolean",
+                "default": False,
+                "description": "Whether its tasks wait until somebody else approves them.",
+            },
         },
         "description",
         "input_schema",
         "configure",
+        "requires_approval",
         description="A capability with what there is to say about it; the name alone will do as well.",
     ),
     "Autopilot": closed(

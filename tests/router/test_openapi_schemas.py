@@ -146,6 +146,8 @@ REGISTRATIONS: dict[str, list[Any]] = {
         [{"name": "a.b", "input_schema": None}],
         [{"name": "a.b", "input_schema": True}],
         [{"name": "a.b", "configure": None}],
+        [{"name": "a.b", "requires_approval": True}],
+        [{"name": "a.b", "requires_approval": "yes"}],
         [{"name": "a.b", "colour": 1}],
         [{"description": "a.b"}],
     ],

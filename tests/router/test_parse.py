@@ -77,6 +77,7 @@ def test_the_contracts_example_is_taken_whole() -> None:
                 "web.pages.generate",
                 {"name": "web.asset.generate", "description": "Images", "input_schema": {"type": "object"}},
                 {"name": "crm.*", "configure": True},
+                {"name": "payouts.batch.run", "requires_approval": True},
             ],
             "needs": {
                 "kvNamespaces": ["CACHE"],
@@ -96,6 +97,7 @@ def test_the_contracts_example_is_taken_whole() -> None:
         Capability("web.pages.generate"),
         Capability("web.asset.generate", "Images", {"type": "object"}),
         Capability("crm.*", configure=True),
+        Capability("payouts.batch.run", requires_approval=True),
     )
     assert parsed.needs == Needs(
         ("CACHE",), ("assets",), (Worker("w", "export default {}\n"),), ("Main_DB",), ("jobs",)
@@ -117,7 +119,7 @@ def test_every_problem_of_a_registration_is_reported_with_its_path() -> None:
                 "single",
                 7,
                 {"name": "Web.Pages", "description": 5, "input_schema": [], "configure": "yes", "extra": 1},
-                {"name": "a.b", "input_schema": {"type": "nonsense"}},
+                {"name": "a.b", "input_schema": {"type": "nonsense"}, "requires_approval": 1},
                 "web.pages.generate",
             ],
             "needs": {
@@ -146,6 +148,7 @@ def test_every_problem_of_a_registration_is_reported_with_its_path() -> None:
         "capabilities[3].configure",
         "capabilities[3].extra",
         "capabilities[4].input_schema",
+        "capabilities[4].requires_approval",
         "needs.kvNamespaces[1]",
         "needs.r2Buckets",
         "needs.workers[0].content",
@@ -521,7 +524,12 @@ _schema = st.sampled_from(
 _line = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
 _capability = st.builds(
     Capability, _capability_name, _line, st.none() | _schema, st.just(value=False)
-) | st.builds(Capability, st.sampled_from(["web.*", "crm.*", "a.*"]), configure=st.booleans())
+) | st.builds(
+    Capability,
+    st.sampled_from(["web.*", "crm.*", "a.*"]),
+    configure=st.booleans(),
+    requires_approval=st.booleans(),
+)
 _kv = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True)
 _slug = st.from_regex(r"[a-z0-9][a-z0-9-]{1,8}[a-z0-9]", fullmatch=True)
 _needs = st.builds(
@@ -572,7 +580,7 @@ _json = st.recursive(
 FIELDS = """
 name endpoint capabilities needs tasks priority weight lease_seconds description task capability meta mode
 timeout_ms callback_url autopilot kvNamespaces r2Buckets workers d1Databases queues content
-input_schema configure
+input_schema configure requires_approval
 """
 _field = st.sampled_from(FIELDS.split())
 _shaped = st.recursive(
