@@ -1,8 +1,8 @@
 """One exchange with an autopilot, wherever it is: `https:`, `http:` or `local:` (in this process).
 
-What is sent: the JSON text given, signed by Standard Webhooks with the autopilot's own secret, and traced.
-Never a header of the caller's. What comes back is JSON text, or a failure that says whether sending the
-task to another autopilot is safe.
+What is sent: the JSON text given, traced, and signed by Standard Webhooks with the autopilot's own secret, while
+that is being rotated with the earlier one too. Never a header of the caller's. What comes back is JSON text, or
+a failure that says whether sending the task to another autopilot is safe.
 """
 
 from __future__ import annotations
@@ -131,6 +131,9 @@ class Forward:
         """Return the headers that differ from message to message, in the order of `_VARIABLE`."""
         timestamp = int(self._clock())
         signature = sign(candidate.secret, message.id, timestamp, message.body)
+        for retired in candidate.retired:
+            if timestamp < retired.until:
+                signature += " " + sign(retired.secret, message.id, timestamp, message.body)
         return {
             b"traceparent": message.trace.child().encode(),
             b"webhook-id": message.id.encode(),

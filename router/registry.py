@@ -1,14 +1,18 @@
 """Who offers what: the records of registered autopilots.
 
-    ("autopilot", NAME)            the record: registration, signing secret, times
+    ("autopilot", NAME)            the record: registration, signing secrets, times
 
 A change writes the record and the rows of `routes` that go with it in one transaction.
+
+A signing secret that is rotated goes on beside the new one for a while: forwards carry both signatures, so
+that the autopilot may change over at any moment of it. Processes sign with what they read of a registration,
+which may be as old as the bound of `Routes`: where there are several, an overlap should be longer than that.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -18,10 +22,12 @@ from infra.clock import Clock, rfc3339
 from infra.table import Check, Delete, Item, Key, Put, Table, Write
 from router.errors import Conflict, NotFound, Stale, StoreUnavailable
 from router.model import MAX_CAPABILITIES, Autopilot, Capability
-from router.routes import Candidate, Routes, candidate_of, lease_key, lease_of, rows_of
+from router.routes import Candidate, Retired, Routes, candidate_of, lease_key, lease_of, retired_of, rows_of
 
 _RECORDS = "autopilot"
 _ATTEMPTS = 20
+MAX_RETIRED = 3
+"""How many earlier secrets may sign beside the present one."""
 
 
 class Record(NamedTuple):
@@ -32,17 +38,21 @@ class Record(NamedTuple):
     secret: str
     registered_at: float
     updated_at: float
+    retired: tuple[Retired, ...] = ()
+    """Earlier secrets that still sign, the latest first."""
 
     def candidate(self, capability: Capability) -> Candidate:
         """Return it as a candidate for a capability."""
-        return candidate_of(self.autopilot, capability, revision=self.revision, secret=self.secret)
+        return candidate_of(
+            self.autopilot, capability, revision=self.revision, secret=self.secret, retired=self.retired
+        )
 
     def rows(self) -> dict[Key, dict[str, Any]]:
         """Return the rows that go with it."""
-        return rows_of(self.autopilot, revision=self.revision, secret=self.secret)
+        return rows_of(self.autopilot, revision=self.revision, secret=self.secret, retired=self.retired)
 
     def document(self, health: str) -> dict[str, Any]:
-        """Return what callers see of it: everything but the signing secret."""
+        """Return what callers see of it: everything but the signing secrets."""
         return {
             **self.autopilot.document(),
             "health": health,
@@ -76,49 +86,79 @@ class Registry:
         Raises `Stale` when `if_revision` is given and not the present one, `StoreUnavailable` with nothing
         kept.
         """
-        async with self._turn(autopilot.name):
-            return await self._put(autopilot, if_revision)
 
-    async def _put(self, autopilot: Autopilot, if_revision: int | None) -> Registered:
-        for _ in range(_ATTEMPTS):
-            was = await self.get(autopilot.name)
-            revision = was.revision if was else 0
-            if if_revision is not None and if_revision != revision:
-                raise Stale(f"'{autopilot.name}' is at revision {revision}, not {if_revision}")
+        def changed(was: Record | None) -> Record:
+            _check_revision(autopilot.name, was, if_revision)
             now = self._clock()
-            record = Record(
+            return Record(
                 autopilot=autopilot,
-                revision=revision + 1,
+                revision=was.revision + 1 if was else 1,
                 secret=was.secret if was else self._new_secret(),
                 registered_at=was.registered_at if was else now,
                 updated_at=now,
+                retired=_retired(was.retired, now) if was else (),
             )
-            try:
-                await self._table.transact(self._writes(was, record))
-            except Stale:
-                continue  # somebody registered it at the same moment: take theirs into account
-            self._changed(was, record)
-            return Registered(record, was is None)
-        raise StoreUnavailable(f"'{autopilot.name}' is being changed by too many at once")
+
+        was, record = await self._change(autopilot.name, changed, leases=True)
+        assert record is not None
+        return Registered(record, was is None)
 
     async def delete(self, name: str, *, if_revision: int | None = None) -> None:
         """Remove a registration. Raises `NotFound`, or `Stale` as `put`."""
-        async with self._turn(name):
-            await self._delete(name, if_revision)
 
-    async def _delete(self, name: str, if_revision: int | None) -> None:
-        for _ in range(_ATTEMPTS):
-            was = await self.get(name)
-            if was is None:
-                raise NotFound(f"no autopilot is registered as '{name}'")
-            if if_revision is not None and if_revision != was.revision:
-                raise Stale(f"'{name}' is at revision {was.revision}, not {if_revision}")
-            try:
-                await self._table.transact(self._writes(was, None))
-            except Stale:
-                continue
-            self._changed(was, None)
-            return
+        def removed(was: Record | None) -> None:
+            _check_revision(name, _there(name, was), if_revision)
+
+        await self._change(name, removed, leases=True)
+
+    async def rotate(self, name: str, *, overlap: float) -> tuple[Record, float]:
+        """Give a registration a new signing secret; return it, and until when (epoch seconds) others sign.
+
+        Every earlier secret ends with the overlap, in seconds, if it would not end before. A lease is not
+        renewed. Raises `NotFound`, `Conflict` when too many earlier secrets still sign, and
+        `StoreUnavailable` with nothing kept.
+        """
+        until = self._clock() + overlap
+
+        def rotated(was: Record | None) -> Record:
+            was, now = _there(name, was), self._clock()
+            earlier = [Retired(was.secret, until), *was.retired]
+            retired = _retired([one._replace(until=min(one.until, until)) for one in earlier], now)
+            if len(retired) > MAX_RETIRED:
+                raise Conflict(
+                    f"{MAX_RETIRED} earlier secrets of '{name}' still sign, one of them until "
+                    f"{rfc3339(min(one.until for one in was.retired))}: wait, or rotate without an overlap"
+                )
+            return was._replace(
+                revision=was.revision + 1, secret=self._new_secret(), updated_at=now, retired=retired
+            )
+
+        _, record = await self._change(name, rotated, leases=False)
+        assert record is not None
+        return record, until
+
+    async def _change(
+        self, name: str, changed: Callable[[Record | None], Record | None], *, leases: bool
+    ) -> tuple[Record | None, Record | None]:
+        """Write what `changed` makes of a registration, from the state nobody else changes meanwhile.
+
+        Return the state before and the one after. `leases`: the change starts its lease anew, or ends it.
+        """
+        async with self._turn(name):
+            for _ in range(_ATTEMPTS):
+                was = await self.get(name)
+                record = changed(was)
+                writes = _writes(name, was, record)
+                if leases:
+                    writes += _lease_writes(name, was, record, self._clock())
+                try:
+                    await self._table.transact(writes)
+                except Stale:
+                    continue  # another process changed it at the same moment: take theirs into account
+                self._routes.changed(*(one.autopilot for one in (was, record) if one))
+                if leases and record is not None and record.autopilot.lease_seconds is not None:
+                    self._routes.leased(name, self._clock() + record.autopilot.lease_seconds)
+                return was, record
         raise StoreUnavailable(f"'{name}' is being changed by too many at once")
 
     async def add_capability(self, name: str, capability: Capability) -> None:
@@ -126,9 +166,7 @@ class Registry:
 
         Raises `NotFound`, and `Conflict` when it has as many as it may.
         """
-        record = await self.get(name)
-        if record is None:
-            raise NotFound(f"no autopilot is registered as '{name}'")
+        record = _there(name, await self.get(name))
         if any(one.name == capability.name for one in record.autopilot.capabilities):
             return
         if len(record.autopilot.capabilities) >= MAX_CAPABILITIES:
@@ -146,9 +184,7 @@ class Registry:
 
         Raises `NotFound`.
         """
-        record = await self.get(name)
-        if record is None:
-            raise NotFound(f"no autopilot is registered as '{name}'")
+        record = _there(name, await self.get(name))
         if record.autopilot.lease_seconds is None:
             return None
         until = self._clock() + record.autopilot.lease_seconds
@@ -178,36 +214,50 @@ class Registry:
     def _turn(self, name: str) -> asyncio.Lock:
         return self._changing.setdefault(name, asyncio.Lock())
 
-    def _changed(self, was: Record | None, record: Record | None) -> None:
-        self._routes.changed(*(one.autopilot for one in (was, record) if one))
-        if record is not None and record.autopilot.lease_seconds is not None:
-            self._routes.leased(record.autopilot.name, self._clock() + record.autopilot.lease_seconds)
 
-    def _writes(self, was: Record | None, record: Record | None) -> list[Write]:
-        """Return the transaction that turns one state of a registration into the other."""
-        one = record or was
-        assert one is not None
-        name = one.autopilot.name
-        revision = was.revision if was else 0
-        old, new = was.rows() if was else {}, record.rows() if record else {}
-        writes: list[Write] = [Delete(key) for key in old if key not in new]
-        writes += [Put(key, document) for key, document in new.items() if old.get(key) != document]
-        if record is None:
-            writes += [Delete((_RECORDS, name), revision), Delete(lease_key(name))]
-            return writes
-        document = {
-            "autopilot": msgspec.to_builtins(record.autopilot),
-            "secret": record.secret,
-            "registered_at": record.registered_at,
-            "updated_at": record.updated_at,
-        }
-        writes.append(Put((_RECORDS, name), document, if_revision=revision))
-        if record.autopilot.lease_seconds is not None:
-            until = self._clock() + record.autopilot.lease_seconds
-            writes.append(lease_of(name, until))
-        elif was is not None and was.autopilot.lease_seconds is not None:
-            writes.append(Delete(lease_key(name)))
-        return writes
+def _writes(name: str, was: Record | None, record: Record | None) -> list[Write]:
+    """Return the transaction that turns one state of a registration into the other, but for its lease."""
+    revision = was.revision if was else 0
+    old, new = was.rows() if was else {}, record.rows() if record else {}
+    writes: list[Write] = [Delete(key) for key in old if key not in new]
+    writes += [Put(key, document) for key, document in new.items() if old.get(key) != document]
+    if record is None:
+        return [*writes, Delete((_RECORDS, name), revision)]
+    document = {
+        "autopilot": msgspec.to_builtins(record.autopilot),
+        "secret": record.secret,
+        "registered_at": record.registered_at,
+        "updated_at": record.updated_at,
+    }
+    if record.retired:
+        document["retired"] = [one._asdict() for one in record.retired]
+    return [*writes, Put((_RECORDS, name), document, if_revision=revision)]
+
+
+def _lease_writes(name: str, was: Record | None, record: Record | None, now: float) -> list[Write]:
+    """Return what starts the lease of a registration anew, or ends that of one that has none any more."""
+    if record is not None and record.autopilot.lease_seconds is not None:
+        return [lease_of(name, now + record.autopilot.lease_seconds)]
+    if record is None or (was is not None and was.autopilot.lease_seconds is not None):
+        return [Delete(lease_key(name))]
+    return []
+
+
+def _there(name: str, record: Record | None) -> Record:
+    if record is None:
+        raise NotFound(f"no autopilot is registered as '{name}'")
+    return record
+
+
+def _check_revision(name: str, record: Record | None, wanted: int | None) -> None:
+    revision = record.revision if record else 0
+    if wanted is not None and wanted != revision:
+        raise Stale(f"'{name}' is at revision {revision}, not {wanted}")
+
+
+def _retired(secrets: Iterable[Retired], now: float) -> tuple[Retired, ...]:
+    """Return those that still sign."""
+    return tuple(one for one in secrets if one.until > now)
 
 
 def _record(item: Item) -> Record:
@@ -218,4 +268,5 @@ def _record(item: Item) -> Record:
         secret=document["secret"],
         registered_at=document["registered_at"],
         updated_at=document["updated_at"],
+        retired=retired_of(document),
     )

@@ -13,18 +13,25 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from infra.clock import Clock
 from infra.outbound import Url, parse_url
-from infra.table import Key, Put, Table
+from infra.table import Document, Key, Put, Table
 from router.errors import StoreUnavailable
 from router.model import Autopilot, Capability
 
 _TASKS = "task"
 _LEASES = "lease"
+
+
+class Retired(NamedTuple):
+    """A signing secret that was rotated: until then (epoch seconds) it signs beside the present one."""
+
+    secret: str
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class Candidate:
     """Whether something has to exist before it can work."""
     revision: int
     secret: str
+    retired: tuple[Retired, ...] = ()
 
     @property
     def version(self) -> tuple[str, int]:
@@ -203,27 +211,49 @@ def lease_of(name: str, until: float) -> Put:
     return Put(lease_key(name), {"until": until})
 
 
-def rows_of(autopilot: Autopilot, *, revision: int, secret: str) -> dict[Key, dict[str, Any]]:
+def retired_of(document: Document) -> tuple[Retired, ...]:
+    """Return the earlier secrets in a row or record; those written before there were any have none."""
+    return tuple(Retired(**one) for one in document.get("retired", ()))
+
+
+def rows_of(
+    autopilot: Autopilot, *, revision: int, secret: str, retired: tuple[Retired, ...] = ()
+) -> dict[Key, Document]:
     """Return the rows that go with a registration."""
-    rows: dict[Key, dict[str, Any]] = {}
+    rows: dict[Key, Document] = {}
     for capability in autopilot.capabilities:
         if capability.extends_family:
             rows[f"family:{capability.family}", autopilot.name] = {}
         if not capability.name.endswith(".*"):
-            row = _row(autopilot, capability, revision=revision, secret=secret)
+            row = _row(autopilot, capability, revision=revision, secret=secret, retired=retired)
             rows[f"capability:{capability.name}", autopilot.name] = row
     for task, name in autopilot.tasks.items():
         rows[_TASKS, f"{task}/{autopilot.name}"] = {"capability": name}
     return rows
 
 
-def candidate_of(autopilot: Autopilot, capability: Capability, *, revision: int, secret: str) -> Candidate:
+def candidate_of(
+    autopilot: Autopilot,
+    capability: Capability,
+    *,
+    revision: int,
+    secret: str,
+    retired: tuple[Retired, ...] = (),
+) -> Candidate:
     """Return a registration as a candidate for a capability."""
-    return _candidate(autopilot.name, _row(autopilot, capability, revision=revision, secret=secret))
+    row = _row(autopilot, capability, revision=revision, secret=secret, retired=retired)
+    return _candidate(autopilot.name, row)
 
 
-def _row(autopilot: Autopilot, capability: Capability, *, revision: int, secret: str) -> dict[str, Any]:
-    return {
+def _row(
+    autopilot: Autopilot,
+    capability: Capability,
+    *,
+    revision: int,
+    secret: str,
+    retired: tuple[Retired, ...],
+) -> Document:
+    row: Document = {
         "capability": msgspec.to_builtins(capability),
         "endpoint": autopilot.endpoint,
         "priority": autopilot.priority,
@@ -233,9 +263,12 @@ def _row(autopilot: Autopilot, capability: Capability, *, revision: int, secret:
         "secret": secret,
         "revision": revision,
     }
+    if retired:
+        row["retired"] = [one._asdict() for one in retired]
+    return row
 
 
-def _candidate(name: str, row: dict[str, Any]) -> Candidate:
+def _candidate(name: str, row: Document) -> Candidate:
     remote = row["endpoint"].startswith(("http:", "https:"))
     return Candidate(
         name=name,
@@ -248,4 +281,5 @@ def _candidate(name: str, row: dict[str, Any]) -> Candidate:
         needy=row["needy"],
         revision=row["revision"],
         secret=row["secret"],
+        retired=retired_of(row),
     )
