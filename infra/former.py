@@ -94,8 +94,8 @@ def wants(needs: Needs) -> Iterator[Want]:
     """Give the single things that `needs` lists."""
     for name in needs.kv_namespaces:
         yield Want("kv", name)
-    for name in needs.r2_buckets:
-        yield Want("r2", name if isinstance(name, str) else name.name)
+    for bucket in needs.r2_buckets:
+        yield Want("r2", bucket if isinstance(bucket, str) else bucket.name)
     for worker in needs.workers:
         yield Want("workers", worker.name, worker.content)
     for name in needs.d1_databases:

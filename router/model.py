@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import msgspec
 
+DEFAULT_DATE = "2026-04-01"
+"""Which behaviour of the Workers runtime a Worker gets that names no compatibility date."""
+
 MAX_CAPABILITIES = 32
 """How many an autopilot may have: each is a row, and all rows have to fit one transaction of the store."""
-
-HIGH_RISK = ("payouts.*", "payment.*", "lms.enrollment.create", "files.intake.upload")
-"""Capabilities that move money, enrol people or take in what strangers send: each forward is audited."""
 
 HIGH_RISK = ("payouts.*", "payment.*", "lms.enrollment.create", "files.intake.upload")
 """Capabilities that move money, enrol people or take in what strangers send: each forward is audited."""
@@ -104,7 +104,7 @@ class Worker(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     content: str
-    compatibility_date: str = "2026-04-01"
+    compatibility_date: str = DEFAULT_DATE
     bindings: dict[str, Binding] = {}
     workers_dev: bool = False
     crons: tuple[str, ...] = ()

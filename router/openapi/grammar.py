@@ -7,7 +7,8 @@ from typing import Any
 
 from infra.outbound import _LABEL, MAX_URL
 from router.model import _CAPABILITY, _FAMILY, _NAME, _TASK, _WORD
-from router.parse import _NAMED_ENDPOINT, _WORKER
+from router.needs import WORKER
+from router.parse import _NAMED_ENDPOINT
 
 Json = dict[str, Any]
 
@@ -116,5 +117,5 @@ NAMES: Json = {
             },
         ],
     },
-    "WorkerName": {"type": "string", "pattern": whole(_WORKER)},
+    "WorkerName": {"type": "string", "pattern": whole(WORKER)},
 }

@@ -1,14 +1,26 @@
-"""What the endpoints take, as JSON Schema. Limits are those of `router.parse` and `router.body`."""
+"""What the endpoints take, as JSON Schema. Limits are those of `router.parse` and `infra.body`."""
 
 from __future__ import annotations
 
 from typing import get_args, get_type_hints
 
-from router.body import MAX_STRING
+from infra.body import MAX_STRING
 from router.keys import _OURS, KEY_NAME, MAX_LIFE, MAX_OVERLAP, MAX_SCOPES
-from router.model import MAX_CAPABILITIES, PlanRequest
+from router.model import DEFAULT_DATE, MAX_CAPABILITIES, PlanRequest
+from router.needs import (
+    BINDING,
+    BINDINGS,
+    CRON,
+    DATE,
+    JURISDICTIONS,
+    LOCATIONS,
+    MAX_CRONS,
+    MAX_NEEDS,
+    MAX_WORKER,
+    STORAGE,
+)
 from router.openapi.grammar import BLANK, Json, closed, listed, ref, text, whole
-from router.parse import _NEEDS, MAX_FAMILIES, MAX_NEEDS, MAX_TASKS, MAX_TIMEOUT_MS, MAX_WORKER
+from router.parse import MAX_FAMILIES, MAX_TASKS, MAX_TIMEOUT_MS
 
 MODES = list(get_args(get_type_hints(PlanRequest)["mode"]))
 _NEEDED = {
@@ -52,7 +64,29 @@ def _asked(named: Json, *unsaid: str, **more: str) -> Json:
     )
 
 
+def _storage(kind: str) -> Json:
+    """Return the schema of one list of names; a bucket may say where it has to be."""
+    _, pattern, rule = STORAGE[kind]
+    name: Json = {"type": "string", "pattern": whole(pattern), "description": rule}
+    return listed(
+        {"anyOf": [name, ref("Bucket")]} if kind == "r2Buckets" else name,
+        maxItems=MAX_NEEDS,
+        uniqueItems=True,
+        description=_NEEDED[kind],
+    )
+
+
 NEEDS: Json = {
+    "Bucket": closed(
+        {
+            "name": {"type": "string", "pattern": whole(STORAGE["r2Buckets"][1])},
+            "jurisdiction": {"enum": list(JURISDICTIONS), "description": "Names are apart in each."},
+            "location_hint": {"enum": list(LOCATIONS), "description": "Counts at its creation only."},
+        },
+        "jurisdiction",
+        "location_hint",
+        description="A bucket that has to be somewhere.",
+    ),
     "Worker": closed(
         {
             "name": ref("WorkerName"),
@@ -62,20 +96,47 @@ NEEDS: Json = {
                 "maxLength": MAX_STRING,
                 "description": f"The source of a module, at most {MAX_STRING} bytes as it is sent.",
             },
+            "compatibility_date": {
+                "type": "string",
+                "pattern": whole(DATE),
+                "default": DEFAULT_DATE,
+                "description": "Which behaviour of the Workers runtime it gets.",
+            },
+            "bindings": {
+                "type": "object",
+                "maxProperties": MAX_NEEDS,
+                "propertyNames": {"type": "string", "pattern": whole(BINDING)},
+                "additionalProperties": {
+                    "oneOf": [
+                        closed({kind: {"type": "string", "description": f"One of these `{where}`."}})
+                        for kind, where in BINDINGS.items()
+                    ]
+                },
+                "default": {},
+                "description": "What it finds in its environment, by name.",
+            },
+            "workers_dev": {
+                "type": "boolean",
+                "default": False,
+                "description": "Whether it has a route on workers.dev.",
+            },
+            "crons": listed(
+                {"type": "string", "pattern": whole(CRON)},
+                maxItems=MAX_CRONS,
+                uniqueItems=True,
+                default=[],
+                description="When it runs by itself, in UTC: five fields, days of the week from 1 = Sunday.",
+            ),
         },
-        description="A Worker that has to exist with this content.",
+        "compatibility_date",
+        "bindings",
+        "workers_dev",
+        "crons",
+        description="A Worker that has to exist just so.",
     ),
     "Needs": closed(
         {
-            **{
-                kind: listed(
-                    {"type": "string", "pattern": whole(pattern), "description": rule},
-                    maxItems=MAX_NEEDS,
-                    uniqueItems=True,
-                    description=_NEEDED[kind],
-                )
-                for kind, (_, pattern, rule) in _NEEDS.items()
-            },
+            **{kind: _storage(kind) for kind in STORAGE},
             "workers": listed(
                 ref("Worker"),
                 maxItems=MAX_NEEDS,
@@ -83,7 +144,7 @@ NEEDS: Json = {
                 description=f"Each name once; at most {MAX_WORKER} characters of source together.",
             ),
         },
-        *_NEEDS,
+        *STORAGE,
         "workers",
         description="Storage that has to exist before an autopilot can work.",
     ),

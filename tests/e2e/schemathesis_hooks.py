@@ -27,6 +27,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 from infra.outbound import parse_url
 from router.errors import EndpointRefused
+from router.needs import BINDINGS
 from router.parse import MAX_FAMILIES
 
 PRESENT = {
@@ -82,7 +83,7 @@ def before_call(_: Any, case: Any, __: dict[str, Any]) -> None:
             if valid:
                 _keep_rules(body)
         case "ensureInfrastructure" if valid:
-            _name_workers_once(body.get("want") or {})
+            _keep_needs(body.get("want") or {})
         case "plan" if valid and number % 4:
             body = {name: body[name] for name in ("mode", "timeout_ms") if name in body} | DONE[number % 5]
         case "createKey" if valid and number % 4:
@@ -98,7 +99,10 @@ def filter_failure(_: Any, failure: Failure, case: Any, response: Response) -> b
     """Say whether a failure is one."""
     operation = _operation(case)
     if isinstance(failure, ServerError):
-        return not (operation == "plan" and _document(response).get("code") in GATEWAY)
+        told = _document(response)
+        if operation in {"ensureInfrastructure", "selfHeal"}:
+            return not told.get("errors")  # such as a name like that of something else
+        return not (operation == "plan" and told.get("code") in GATEWAY)
     if isinstance(failure, AcceptedNegativeData):
         return response.status_code != 413  # which is a refusal too, of what is invalid and too large
     if isinstance(failure, RejectedPositiveData):
@@ -131,16 +135,25 @@ def _keep_rules(body: dict[str, Any]) -> None:
     body["capabilities"] = list(named.values())
     own = [name for name in named if not name.endswith(".*")]
     body["tasks"] = dict.fromkeys(body.get("tasks", {}), own[0]) if own else {}
-    _name_workers_once(body.get("needs") or {})
+    _keep_needs(body.get("needs") or {})
 
 
-def _name(capability: Any) -> str:
-    return str(capability if isinstance(capability, str) else capability["name"])
+def _name(one: Any) -> str:
+    return str(one if isinstance(one, str) else one["name"])
 
 
-def _name_workers_once(needs: dict[str, Any]) -> None:
-    if "workers" in needs:
-        needs["workers"] = list({one["name"]: one for one in needs["workers"]}.values())
+def _keep_needs(needs: dict[str, Any]) -> None:
+    """Leave no name twice, and bind Workers to nothing but what the same needs list."""
+    for kind in ("r2Buckets", "workers"):
+        if kind in needs:
+            needs[kind] = list({_name(one): one for one in needs[kind]}.values())
+    for worker in needs.get("workers", ()):
+        for name, binding in list(worker.get("bindings", {}).items()):
+            [(kind, _)] = binding.items()
+            if listed := needs.get(BINDINGS[kind]):
+                worker["bindings"][name] = {kind: _name(listed[0])}
+            else:
+                del worker["bindings"][name]
 
 
 def _document(response: Response) -> dict[str, Any]:

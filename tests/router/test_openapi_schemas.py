@@ -14,9 +14,10 @@ from jsonschema import Draft202012Validator
 from router.errors import Invalid
 from router.keys import MAX_SCOPES, parse_scopes
 from router.model import MAX_CAPABILITIES, is_capability, is_family, is_name, is_task
+from router.needs import MAX_NEEDS, parse_needs
 from router.openapi import Entry, document
 from router.openapi.operations import OPERATIONS
-from router.parse import MAX_NEEDS, MAX_TASKS, MAX_TIMEOUT_MS, parse_autopilot, parse_needs, parse_plan
+from router.parse import MAX_TASKS, MAX_TIMEOUT_MS, parse_autopilot, parse_plan
 
 SMALLEST = {"name": "a", "endpoint": "https://a.example", "capabilities": ["web.pages.generate"]}
 WHOLE = document([Entry(method, path, "read", "…") for method, path in OPERATIONS], local=False)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,16 +14,23 @@ from hypothesis import strategies as st
 from infra.table import MAX_TRANSACTION
 from infra.table.sqlite import SqliteTable
 from router.errors import Invalid, Problem
-from router.model import MAX_CAPABILITIES, Autopilot, Capability, Needs, PlanRequest, Worker
+from router.model import (
+    MAX_CAPABILITIES,
+    Autopilot,
+    Binding,
+    Bucket,
+    Capability,
+    Needs,
+    PlanRequest,
+    Worker,
+)
+from router.needs import MAX_NEEDS, MAX_WORKER, parse_needs
 from router.parse import (
     MAX_FAMILIES,
-    MAX_NEEDS,
     MAX_TASKS,
     MAX_TIMEOUT_MS,
-    MAX_WORKER,
     parse_autopilot,
     parse_capability,
-    parse_needs,
     parse_plan,
 )
 from tests.fakes import FakeClock
@@ -349,7 +357,10 @@ def test_names_of_storage(kind: str, good: list[str], bad: list[str]) -> None:
     """Each kind of storage has the names its provider gives it, and no path gets through."""
     assert parse_autopilot(body(needs={kind: good})).needs
     found = refuses(needs={kind: [*bad, None, 1, {}]})
-    assert found == {f"needs.{kind}[{index}]" for index in range(len(bad) + 3)}
+    expected = {f"needs.{kind}[{index}]" for index in range(len(bad) + 3)}
+    if kind == "r2Buckets":  # which may be objects, so that one lacks its name
+        expected = (expected - {f"needs.{kind}[{len(bad) + 2}]"}) | {f"needs.{kind}[{len(bad) + 2}].name"}
+    assert found == expected
 
 
 def test_workers_need_a_name_and_content() -> None:
@@ -627,3 +638,100 @@ async def test_the_largest_registration_can_be_replaced_by_a_different_largest_o
     rows = {key: document for key, (document, _) in dump(tmp_path / "table.db").items()}
     assert rows == rows_expected(record)
     assert 2 * len(record.rows()) + 2 <= MAX_TRANSACTION
+
+
+WORKER = {"name": "edge", "content": "export default {}"}
+
+
+def test_a_bucket_may_say_where_it_has_to_be() -> None:
+    """In a jurisdiction, or near a place; one that says neither is its name, as it always was."""
+    given = ["plain", {"name": "bare"}, {"name": "far", "jurisdiction": "eu", "location_hint": "weur"}]
+    parsed = parse_autopilot(body(needs={"r2Buckets": given})).needs
+    assert parsed.r2_buckets == ("plain", "bare", Bucket("far", "eu", "weur"))
+    shown = parse_autopilot(body(needs={"r2Buckets": given})).document()["needs"]
+    assert shown == {"r2Buckets": ("plain", "bare", given[2])}
+    wrong = [
+        {"name": "x" * 64},
+        {"name": "abc", "jurisdiction": "mars"},
+        {"location_hint": ["weur"], "at": 1},
+    ]
+    assert refuses(needs={"r2Buckets": wrong}) == {
+        "needs.r2Buckets[0].name",
+        "needs.r2Buckets[1].jurisdiction",
+        "needs.r2Buckets[2].name",
+        "needs.r2Buckets[2].location_hint",
+        "needs.r2Buckets[2].at",
+    }
+    assert refuses(needs={"r2Buckets": ["abc", {"name": "abc", "jurisdiction": "eu"}]}) == {"needs.r2Buckets"}
+
+
+def test_a_worker_says_how_it_is_to_run() -> None:
+    """Its date, what it is bound to, whether it has a route and when it runs by itself."""
+    needs = {
+        "kvNamespaces": ["CACHE"],
+        "r2Buckets": [{"name": "assets", "jurisdiction": "eu"}],
+        "d1Databases": ["crm"],
+        "queues": ["jobs"],
+        "workers": [
+            {
+                **WORKER,
+                "compatibility_date": "2028-02-29",
+                "bindings": {
+                    "KV": {"kv": "CACHE"},
+                    "R2": {"r2": "assets"},
+                    "DB": {"d1": "crm"},
+                    "Q_1": {"queue": "jobs"},
+                },
+                "workers_dev": True,
+                "crons": ["*/15 * * * *", "0 6 LW JAN-MAR MON#1"],
+            }
+        ],
+    }
+    parsed = parse_autopilot(body(needs=needs))
+    [worker] = parsed.needs.workers
+    assert worker == Worker(
+        "edge",
+        "export default {}",
+        "2028-02-29",
+        {
+            "KV": Binding(kv="CACHE"),
+            "R2": Binding(r2="assets"),
+            "DB": Binding(d1="crm"),
+            "Q_1": Binding(queue="jobs"),
+        },
+        workers_dev=True,
+        crons=("*/15 * * * *", "0 6 LW JAN-MAR MON#1"),
+    )
+    assert [one.target for one in worker.bindings.values()] == [
+        ("kv", "CACHE"), ("r2", "assets"), ("d1", "crm"), ("queues", "jobs"),
+    ]  # fmt: skip
+    assert msgspec.json.decode(msgspec.json.encode(parsed.document()))["needs"] == needs
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"compatibility_date": "2026-02-29"}, "compatibility_date"),
+        ({"compatibility_date": "tomorrow"}, "compatibility_date"),
+        ({"bindings": ["KV"]}, "bindings"),
+        ({"bindings": {str(n): {"kv": "CACHE"} for n in range(51)}}, "bindings"),
+        ({"bindings": {"1KV": {"kv": "CACHE"}}}, "bindings.1KV"),
+        ({"bindings": {"KV": "CACHE"}}, "bindings.KV"),
+        ({"bindings": {"KV": {}}}, "bindings.KV"),
+        ({"bindings": {"KV": {"kv": "CACHE", "queue": "jobs"}}}, "bindings.KV"),
+        ({"bindings": {"KV": {"kv": "CACHEE"}}}, "bindings.KV.kv"),
+        ({"bindings": {"KV": {"kv": ["CACHE"]}}}, "bindings.KV.kv"),
+        ({"bindings": {"KV": {"kv": "CACHE", "mode": "r"}}}, "bindings.KV.mode"),
+        ({"workers_dev": 1}, "workers_dev"),
+        ({"crons": "* * * * *"}, "crons"),
+        ({"crons": ["* * * * *"] * 2}, "crons"),
+        ({"crons": [f"{n} * * * *" for n in range(6)]}, "crons"),
+        ({"crons": ["60 * * * *"]}, "crons[0]"),
+        ({"crons": ["* * * *"]}, "crons[0]"),
+        ({"crons": ["* * * * 0"]}, "crons[0]"),
+    ],
+)
+def test_a_worker_that_could_not_run_so_is_refused(wrong: dict[str, Any], field: str) -> None:
+    """The field is named; among them a binding to something that the same needs do not list."""
+    needs = {"kvNamespaces": ["CACHE"], "queues": ["jobs"], "workers": [{**WORKER, **wrong}]}
+    assert refuses(needs=needs) == {f"needs.workers[0].{field}"}
