@@ -2,7 +2,8 @@
 
 AutopilotError
     Invalid            well-formed, but fields are wrong: every one of them is listed
-    Malformed          not strict JSON
+    Malformed          not strict JSON, or no request that means one thing only
+    TooSlow            a request that does not arrive
     MediaType          a body that is not application/json in UTF-8
     TooLarge           a body, document or answer over its limit
     NotFound           no such thing
@@ -68,10 +69,17 @@ class Invalid(AutopilotError):
 
 
 class Malformed(AutopilotError):
-    """Raise when bytes are not strict JSON."""
+    """Raise when bytes are not strict JSON, or a request is none, or could be understood in two ways."""
 
     code = "malformed"
-    title = "The body is not valid JSON"
+    title = "The request is malformed"
+
+
+class TooSlow(AutopilotError):
+    """Raise when a request has not arrived in the time there is for one."""
+
+    code = "too_slow"
+    title = "The request did not arrive in time"
 
 
 class MediaType(AutopilotError):

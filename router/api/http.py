@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from infra.body import Disconnected, Receive, parse, read
+from infra.redact import Redactor
 from router.audit import Audit, Event
 from router.auth import Gate, Scope
-from router.body import Disconnected, Receive, parse, read
 from router.errors import (
     AutopilotError,
     Forbidden,
@@ -25,7 +26,7 @@ from router.errors import (
     RateLimited,
     StoreUnavailable,
 )
-from router.headers import IDEMPOTENCY_KEY, REVISION
+from router.headers import IDEMPOTENCY_KEY, REVISION, check_single
 from router.keys import Identity
 from router.limits import Concurrency, Limiter, Standing
 from router.problem import MEDIA_TYPE, document_of, status_of
@@ -90,11 +91,11 @@ class Call:
         self.detail = detail
 
     async def body(self) -> bytes:
-        """Return the body of a call that says it sends JSON. Raises as `router.body.read`."""
+        """Return the body of a call that says it sends JSON. Raises as `infra.body.read`."""
         return await read(self._scope["headers"], self._receive)
 
     async def json(self) -> Any:
-        """Return the JSON value of the body. Raises as `router.body`."""
+        """Return the JSON value of the body. Raises as `infra.body`."""
         return parse(await self.body())
 
     async def json_or_nothing(self) -> Any:
@@ -178,13 +179,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """What every call passes: who it is from, how much that one may ask for, how much runs at once, and the
-    record of what it did."""
+    """What every call passes: who it is from, how much that one may ask for, how much runs at once, the record
+    of what it did, and what keeps secrets out of the problems it is told."""
 
     gate: Gate
     concurrency: Concurrency = field(default_factory=lambda: Concurrency(MAX_CONCURRENCY))
     limiter: Limiter | None = None
     audit: Audit | None = None
+    redactor: Redactor = field(default_factory=Redactor)
 
 
 class Resource:
@@ -204,6 +206,8 @@ class Resource:
         endpoint = self._endpoints.get(scope["method"])
         told: Headers = ()
         try:
+            if len(headers) < len(scope["headers"]):
+                check_single(scope["headers"])
             if endpoint is None:
                 told = ((b"allow", ", ".join(self.methods).encode()),)
                 raise MethodNotAllowed  # noqa: TRY301  as every other answer that is a problem
@@ -218,12 +222,12 @@ class Resource:
         except AutopilotError as error:
             if isinstance(error, Forbidden) and error.actor:
                 await self._denied(error, scope, trace)
-            reply = problem_reply(error, trace.id, told)
+            reply = problem_reply(self._border.redactor, error, trace.id, told)
         except Disconnected:
             return
         except Exception:
             log.exception("unexpected error on %s %s, trace %s", scope["method"], scope["path"], trace.id)
-            reply = problem_reply(AutopilotError(), trace.id, told)
+            reply = problem_reply(self._border.redactor, AutopilotError(), trace.id, told)
         await respond(reply, scope, send)
 
     async def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
@@ -278,14 +282,19 @@ async def _counted(limiter: Limiter, identity: Identity) -> tuple[Headers, RateL
     return (policy, (b"ratelimit", b'"default";r=%d;t=%d' % standing)), refused
 
 
-def problem_reply(error: AutopilotError, trace_id: str, headers: Headers = ()) -> Reply:
-    """Return an error as a reply, with the headers that its status asks for."""
+def problem_reply(
+    redactor: Redactor, error: AutopilotError, trace_id: str, headers: Headers = ()
+) -> Reply:
+    """Return an error as a reply without secrets, with the headers that its status asks for.
+
+    Every problem passes here: what a caller sent, and what systems outside said, comes back in some of them.
+    """
     status = status_of(error)
     if status == 401:
         headers = (*headers, (b"www-authenticate", b'Bearer realm="autopilot"'))
     if "retry_after" in error.extra:
         headers = (*headers, (b"retry-after", b"%d" % error.extra["retry_after"]))
-    return Reply(status, encode(document_of(error, trace_id)), headers, MEDIA_TYPE.encode())
+    return Reply(status, encode(redactor.value(document_of(error, trace_id))), headers, MEDIA_TYPE.encode())
 
 
 _LOOKED_AT = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
