@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from infra.body import Receive
 from router.api.http import ASGI, Border, Endpoint, Resource, Send, problem_reply
-from router.body import Receive
 from router.errors import AutopilotError, MethodNotAllowed, NotFound
 from router.trace import Trace
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from router.body import parse
+from infra.body import parse
 from router.errors import AutopilotError, Invalid, Malformed
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
+from infra.body import parse
 from router.api.http import Call, Endpoint, Reply, encode, json
 from router.api.once import Once
 from router.auth import Scope
-from router.body import parse
 from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.keys import Identity

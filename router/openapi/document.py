@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from infra.body import MAX_BODY, MAX_DEPTH, MAX_DIGITS, MAX_NODES, MAX_STRING
 from router import __version__
-from router.body import MAX_BODY, MAX_DEPTH, MAX_DIGITS, MAX_NODES, MAX_STRING
 from router.openapi import answers, problems, requests
 from router.openapi.grammar import NAMES, Json, ref
 from router.openapi.operations import OPERATIONS, WITH_KEY, Operation

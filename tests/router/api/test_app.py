@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from infra.body import Disconnected
 from router.api.http import Border, Call, Endpoint, Reply, Resource
 from router.app import App, build_app
 from router.auth import Gate, Scope
-from router.body import Disconnected
 from router.keys import Identity
 from router.settings import read
 from router.wiring import System, build

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from infra.outbound import Allowed, Guard, parse_url
-from router.body import (
+from infra.body import (
     MAX_BODY,
     MAX_DEPTH,
     MAX_DIGITS,
@@ -25,6 +24,7 @@ from router.body import (
     parse,
     read,
 )
+from infra.outbound import Allowed, Guard, parse_url
 from router.errors import AutopilotError, Invalid, Malformed, MediaType, TooLarge
 from router.parse import parse_autopilot, parse_plan
 from router.problem import status_of

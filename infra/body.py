@@ -1,4 +1,4 @@
-"""The one reader of request bodies: bounded, and strict JSON in strict UTF-8.
+"""The one reader of request bodies, for the router and for autopilots: bounded, strict JSON in strict UTF-8.
 
 `parse` accepts what RFC 8259 calls JSON, less what parsers disagree on: no duplicate keys, no byte-order
 mark, no lone surrogates, no numbers that are not finite, and bounded depth, nodes, strings and integers.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,16 @@ _LONG_DIGITS = re.compile(rb"\d{39}")
 _NUMBER = re.compile(rb"-?(\d+)(\.\d+)?(?:[eE][+-]?\d+)?")
 
 _decode = msgspec.json.Decoder().decode
+
+class Limits(NamedTuple):
+    """How much a JSON text may hold: levels, values, and bytes of one text."""
+
+    depth: int = MAX_DEPTH
+    nodes: int = MAX_NODES
+    text: int = MAX_STRING
+
+
+USUAL = Limits()
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -71,7 +81,7 @@ async def read(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: 
     return body
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, limits: Limits = USUAL) -> Any:
     """Return the value in `body`. Raises `Malformed`, or `Invalid` when it is JSON over a limit."""
     try:
         value = _decode(body)
@@ -80,8 +90,8 @@ def parse(body: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(str(error)) from None
     except RecursionError:
-        raise _too_deep_or_broken(body) from None
-    _check_limits(body, value)
+        raise _too_deep_or_broken(body, limits.depth) from None
+    _check_limits(body, value, limits)
     return value
 
 
@@ -96,15 +106,16 @@ def _check_media_type(kind: bytes) -> None:
             raise MediaType("the body must be in UTF-8")
 
 
-def _check_limits(body: bytes, value: Any) -> None:
+def _check_limits(body: bytes, value: Any, limits: Limits) -> None:
+    depth, nodes, text = limits
     bare, texts = _split(body)
     opened = bare.count(b"{") + bare.count(b"[")
-    if opened > MAX_DEPTH and _depth(bare) > MAX_DEPTH:
-        raise Invalid([("body", f"is nested more than {MAX_DEPTH} levels deep")])
-    if opened + bare.count(b",") > MAX_NODES:
-        raise Invalid([("body", f"has more than {MAX_NODES} values")])
-    if len(body) > MAX_STRING and max(map(len, texts), default=0) > MAX_STRING:
-        raise Invalid([("body", f"has a text of more than {MAX_STRING} bytes")])
+    if opened > depth and _depth(bare) > depth:
+        raise Invalid([("body", f"is nested more than {depth} levels deep")])
+    if opened + bare.count(b",") > nodes:
+        raise Invalid([("body", f"has more than {nodes} values")])
+    if len(body) > text and max(map(len, texts), default=0) > text:
+        raise Invalid([("body", f"has a text of more than {text} bytes")])
     if _LONG_DIGITS.search(bare):
         for number in _NUMBER.finditer(bare):
             if number[2] is None and len(number[1]) > MAX_DIGITS:
@@ -145,9 +156,9 @@ def _depth(bare: bytes) -> int:
     return deepest
 
 
-def _too_deep_or_broken(body: bytes) -> Malformed | Invalid:
+def _too_deep_or_broken(body: bytes, depth: int) -> Malformed | Invalid:
     """Say which of the two a body is that was too deep to decode: only balanced brackets may be JSON."""
     bare, _ = _split(body)
     if bare.count(b"[") == bare.count(b"]") and bare.count(b"{") == bare.count(b"}"):
-        return Invalid([("body", f"is nested more than {MAX_DEPTH} levels deep")])
+        return Invalid([("body", f"is nested more than {depth} levels deep")])
     return Malformed("brackets are left open")
