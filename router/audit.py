@@ -21,7 +21,7 @@ import asyncio
 import hashlib
 import hmac
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -238,10 +238,11 @@ class _Walk:
     """What the index has to name, and the number it stands for."""
 
 
-async def verify(table: Table, key: bytes) -> tuple[int, list[Finding]]:
+async def verify(table: Table, key: bytes, witnesses: Sequence[str] = ()) -> tuple[int, list[Finding]]:
     """Walk every chain. Return how many records there are and everything that is wrong.
 
-    Others may go on writing meanwhile: what a chain is held to is read before the chain is.
+    Others may go on writing meanwhile: what a chain is held to is read before the chain is. `witnesses` are
+    partitions where nothing stands that was not audited: they tell of an audit that is gone as a whole.
     """
     listed = await _names(table, _INDEX)
     heads = await _names(table, _HEADS) - {ANCHORS}
@@ -261,6 +262,10 @@ async def verify(table: Table, key: bytes) -> tuple[int, list[Finding]]:
         findings += await _unlisted(table, walk, listed)
         listed -= walk.listed.keys()
     findings += [await _gone(table, one) for one in sorted(listed)]
+    if not count:
+        for witness in witnesses:
+            if (await table.range(witness, limit=1)).items:
+                findings.append(Finding(witness, 0, "there is no record of what stands here"))
     return count, [finding for finding in findings if finding]
 
 

@@ -162,14 +162,14 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 async def _walk(settings: Settings, *, as_json: bool) -> int:
     from router.audit import verify
-    from router.wiring import audit_key, open_table
+    from router.wiring import AUDITED, audit_key, open_table
 
     if not settings.table and not settings.data.is_dir():
         say(f"there is no store in {settings.data}")
         return FAILED
     table = open_table(settings)
     try:
-        count, findings = await verify(table, audit_key(settings))
+        count, findings = await verify(table, audit_key(settings), AUDITED)
     finally:
         await table.close()
     if as_json:

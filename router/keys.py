@@ -38,7 +38,7 @@ _KEY_ID = re.compile(rf"[0-9A-Za-z]{{{_ID}}}")
 KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]{0,62}[A-Za-z0-9])?")
 _OURS = {"admin", "anyone", "local"}
 """Names of callers that have no key of this table."""
-_PARTITION = "key"
+RECORDS = "key"
 _KNOWN_SECONDS = 5.0
 _USE_EVERY = 60.0
 
@@ -204,7 +204,7 @@ class Keys:
         if known is not None and asked < known.until and self._clock() < known.ends:
             return known.identity
         changes = self._changes
-        item = await self._table.get((_PARTITION, key_id))
+        item = await self._table.get((RECORDS, key_id))
         if item is None or not _fits(item.document, digest) or not self._alive(item.document):
             self._known.pop(digest, None)
             raise Unauthenticated("the key is not valid")
@@ -241,13 +241,13 @@ class Keys:
             "revoked_at": None,
             "last_used_at": None,
         }
-        return key, Put((_PARTITION, key_id), document, if_revision=0)
+        return key, Put((RECORDS, key_id), document, if_revision=0)
 
     async def _items(self) -> Sequence[Item]:
         found: list[Item] = []
         after: str | None = None
         while True:
-            page = await self._table.range(_PARTITION, after=after, limit=200)
+            page = await self._table.range(RECORDS, after=after, limit=200)
             found += page.items
             after = page.after
             if after is None:
@@ -255,7 +255,7 @@ class Keys:
 
     async def _item(self, key_id: str) -> Item:
         # Whoever pastes a whole key here must not find it in the answer and the logs.
-        item = await self._table.get((_PARTITION, key_id)) if _KEY_ID.fullmatch(key_id) else None
+        item = await self._table.get((RECORDS, key_id)) if _KEY_ID.fullmatch(key_id) else None
         if item is None:
             raise NotFound("there is no key of that id")
         return item

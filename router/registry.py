@@ -24,7 +24,7 @@ from router.errors import Conflict, NotFound, Stale, StoreUnavailable
 from router.model import MAX_CAPABILITIES, Autopilot, Capability
 from router.routes import Candidate, Retired, Routes, candidate_of, lease_key, lease_of, retired_of, rows_of
 
-_RECORDS = "autopilot"
+RECORDS = "autopilot"
 _ATTEMPTS = 20
 MAX_RETIRED = 3
 """How many earlier secrets may sign beside the present one."""
@@ -189,7 +189,7 @@ class Registry:
             return None
         until = self._clock() + record.autopilot.lease_seconds
         try:
-            await self._table.transact([Check((_RECORDS, name), record.revision), lease_of(name, until)])
+            await self._table.transact([Check((RECORDS, name), record.revision), lease_of(name, until)])
         except Stale:
             raise Conflict(f"'{name}' was registered anew meanwhile: send the heartbeat again") from None
         self._routes.leased(name, until)
@@ -197,7 +197,7 @@ class Registry:
 
     async def get(self, name: str) -> Record | None:
         """Return a registration."""
-        item = await self._table.get((_RECORDS, name))
+        item = await self._table.get((RECORDS, name))
         return _record(item) if item else None
 
     async def page(
@@ -205,7 +205,7 @@ class Registry:
     ) -> tuple[list[Record], str | None]:
         """Return up to `limit` registrations by name, all or those with a capability, and a cursor."""
         if capability is None:
-            page = await self._table.range(_RECORDS, after=after, limit=limit)
+            page = await self._table.range(RECORDS, after=after, limit=limit)
             return [_record(item) for item in page.items], page.after
         rows = await self._table.range(f"capability:{capability}", after=after, limit=limit)
         records = [await self.get(row.key[1]) for row in rows.items]
@@ -222,7 +222,7 @@ def _writes(name: str, was: Record | None, record: Record | None) -> list[Write]
     writes: list[Write] = [Delete(key) for key in old if key not in new]
     writes += [Put(key, document) for key, document in new.items() if old.get(key) != document]
     if record is None:
-        return [*writes, Delete((_RECORDS, name), revision)]
+        return [*writes, Delete((RECORDS, name), revision)]
     document = {
         "autopilot": msgspec.to_builtins(record.autopilot),
         "secret": record.secret,
@@ -231,7 +231,7 @@ def _writes(name: str, was: Record | None, record: Record | None) -> list[Write]
     }
     if record.retired:
         document["retired"] = [one._asdict() for one in record.retired]
-    return [*writes, Put((_RECORDS, name), document, if_revision=revision)]
+    return [*writes, Put((RECORDS, name), document, if_revision=revision)]
 
 
 def _lease_writes(name: str, was: Record | None, record: Record | None, now: float) -> list[Write]:

@@ -58,12 +58,14 @@ from router.heal import Healer
 from router.health import HealthBook
 from router.idempotency import Idempotency
 from router.journal import Journal
+from router.keys import RECORDS as KEY_RECORDS
 from router.keys import Keys
 from router.limits import Concurrency, Limiter, MemoryLimiter, Policy, TableLimiter
 from router.model import PlanRequest, is_capability
 from router.planner import Caller, Planner
 from router.probe import Prober
 from router.readiness import Readiness
+from router.registry import RECORDS as REGISTRATIONS
 from router.registry import Registry
 from router.routes import Routes
 from router.settings import Settings
@@ -71,6 +73,10 @@ from router.trace import Trace
 
 BUILT_IN = (ai_employee.pilot, ai_stylist.pilot, page_deployer.pilot, payout_batch.pilot)
 """The autopilots that ship with the router, each at `local:NAME` in its process."""
+
+
+AUDITED = (REGISTRATIONS, KEY_RECORDS)
+"""Partitions of the store where each change leaves a record in the audit."""
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ NOTHING: Mapping[str, str] = {}
 
 @dataclass
 class Served:
-    """A running server. `log` is where its standard error goes."""
+    """A running server. `log` is where its standard error goes, `data` its folder."""
 
     url: str
     process: subprocess.Popen[str]
     log: Path
+    data: Path
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""
@@ -56,7 +57,7 @@ def serving(data: Path, *arguments: str, env: Mapping[str, str] = NOTHING) -> It
         line = process.stdout.readline()
         watchdog.cancel()
         assert line.startswith("listening on http://"), f"{line!r}\n{log.read_text()}"
-        yield Served(line.split()[-1], process, log)
+        yield Served(line.split()[-1], process, log, data)
     finally:
         watchdog.cancel()
         if process.poll() is None:
