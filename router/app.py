@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from infra.body import Receive
+from infra.redact import Redactor
 from router.api.http import ASGI, Border, Endpoint, Resource, Send, problem_reply
 from router.errors import AutopilotError, MethodNotAllowed, NotFound
 from router.trace import Trace
@@ -41,27 +42,35 @@ def build_app(endpoints: Iterable[Endpoint], border: Border, public: Sequence[Ba
         paths.setdefault(endpoint.path, []).append(endpoint)
     resources = {path: Resource(group, border) for path, group in paths.items()}
     routes: list[BaseRoute] = [Route(path, resource) for path, resource in resources.items()]
+    problems = _Problems(border.redactor)
     starlette = Starlette(
-        routes=[*routes, *public], exception_handlers={HTTPException: _no_route, Exception: _crash}
+        routes=[*routes, *public],
+        exception_handlers={HTTPException: problems.no_route, Exception: problems.crash},
     )
     starlette.router.redirect_slashes = False
     return App(resources[HOT_PATH], starlette)
 
 
-async def _no_route(request: Request, error: Exception) -> Response:
-    """Answer what no route took, or one did but not by this method."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        return _problem(request, MethodNotAllowed(), error.headers)
-    return _problem(request, NotFound(f"there is nothing at {request.scope['path'][:200]}"))
+class _Problems:
+    """Answers what no endpoint did."""
 
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
 
-async def _crash(request: Request, _: Exception) -> Response:
-    """Answer what a page did not mean to raise; Starlette raises it again, and so it is logged."""
-    return _problem(request, AutopilotError())
+    async def no_route(self, request: Request, error: Exception) -> Response:
+        """Answer what no route took, or one did but not by this method."""
+        assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            return self._answer(request, MethodNotAllowed(), error.headers)
+        return self._answer(request, NotFound(f"there is nothing at {request.scope['path'][:200]}"))
 
+    async def crash(self, request: Request, _: Exception) -> Response:
+        """Answer what a page did not mean to raise; Starlette raises it again, and so it is logged."""
+        return self._answer(request, AutopilotError())
 
-def _problem(request: Request, error: AutopilotError, headers: Mapping[str, str] | None = None) -> Response:
-    trace = Trace(request.headers.get("traceparent", "").encode("latin-1"))
-    reply = problem_reply(error, trace.id)
-    return Response(reply.body, reply.status, headers, reply.media_type.decode())
+    def _answer(
+        self, request: Request, error: AutopilotError, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        trace = Trace(request.headers.get("traceparent", "").encode("latin-1"))
+        reply = problem_reply(self._redactor, error, trace.id)
+        return Response(reply.body, reply.status, headers, reply.media_type.decode())

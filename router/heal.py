@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.clock import Clock, NewId, rfc3339
 from infra.former import Provider, Report, Resource, Want, by_kind, ensure, wants
+from infra.redact import Redactor
 from infra.table import Table, claim, release
 from router.errors import Conflict
 from router.registry import Registry
@@ -20,13 +21,21 @@ class Healer:
     """Compares what is needed with what there is, and creates what is missing."""
 
     def __init__(
-        self, registry: Registry, provider: Provider, table: Table, *, clock: Clock, new_id: NewId
+        self,
+        registry: Registry,
+        provider: Provider,
+        table: Table,
+        *,
+        clock: Clock,
+        new_id: NewId,
+        redactor: Redactor,
     ) -> None:
         self._registry = registry
         self._provider = provider
         self._table = table
         self._clock = clock
         self._new_id = new_id
+        self._redactor = redactor
 
     async def needed(self) -> dict[Want, list[str]]:
         """Return everything registered autopilots need, each with the names of those who need it."""
@@ -44,7 +53,10 @@ class Healer:
         """Create what is missing of `wanted`, or of everything needed when it is None."""
         if wanted is None:
             wanted = list(await self.needed())
-        return await ensure(self._provider, wanted, dry_run=dry_run)
+        report = await ensure(self._provider, wanted, dry_run=dry_run)
+        # What a provider said is shown, and kept for months.
+        report.errors = self._redactor.value(report.errors)
+        return report
 
     async def heal(self) -> dict[str, Any]:
         """Run one pass over everything needed and keep its report. Raises `Conflict` while another runs."""

@@ -182,13 +182,13 @@ def build(settings: Settings, *, url: str) -> System:
     employee = EmployeeParts(**vars(parts), mail=mail, checkouts=_checkouts(settings, parts, http))
     local.update(_apps(parts, employee))
     prober = Prober(registry, routes, forward, health)
-    healer = Healer(registry, provider, table, clock=time.time, new_id=new_id)
+    healer = Healer(registry, provider, table, clock=time.time, new_id=new_id, redactor=redactor)
     keys = Keys(table, clock=time.time, monotonic=time.monotonic, random_bytes=os.urandom)
-    once = Once(Idempotency(table, time.time))
+    once = Once(Idempotency(table, time.time), redactor)
     endpoints = [
         *PlanApi(planner, catalogue, routes, chooser, once).endpoints(),
         *RegistryApi(registry, catalogue, health, prober, guard, local, once).endpoints(),
-        *InfraApi(healer, provider, time.time, once).endpoints(),
+        *InfraApi(healer, provider, time.time, once, redactor).endpoints(),
         *KeysApi(keys, time.time).endpoints(),
         *AuditApi(table).endpoints(),
         *StatusApi(table, time.time).endpoints(),
@@ -201,6 +201,7 @@ def build(settings: Settings, *, url: str) -> System:
             Concurrency(settings.concurrency),
             _limiter(settings, table),
             audit,
+            redactor,
         ),
         [*pages(parts), *returns(), *admin.routes()],
     )

@@ -179,8 +179,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """What every call passes: who it is from, how much that one may ask for, how much runs at once, the record
-    of what it did, and what keeps secrets out of the problems it is told."""
+    """What every call passes: who it is from, how much that one may ask for, how much runs at once, the
+    record of what it did, and what keeps secrets out of the problems it is told."""
 
     gate: Gate
     concurrency: Concurrency = field(default_factory=lambda: Concurrency(MAX_CONCURRENCY))
@@ -282,9 +282,7 @@ async def _counted(limiter: Limiter, identity: Identity) -> tuple[Headers, RateL
     return (policy, (b"ratelimit", b'"default";r=%d;t=%d' % standing)), refused
 
 
-def problem_reply(
-    redactor: Redactor, error: AutopilotError, trace_id: str, headers: Headers = ()
-) -> Reply:
+def problem_reply(redactor: Redactor, error: AutopilotError, trace_id: str, headers: Headers = ()) -> Reply:
     """Return an error as a reply without secrets, with the headers that its status asks for.
 
     Every problem passes here: what a caller sent, and what systems outside said, comes back in some of them.

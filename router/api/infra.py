@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.clock import Clock, rfc3339
 from infra.former import Provider, wants
+from infra.redact import Redactor
 from router.api.http import Call, Endpoint, Reply, json
 from router.api.once import Once
 from router.auth import Scope
@@ -19,11 +20,14 @@ _SECONDS = 120.0
 class InfraApi:
     """`/autopilot/diagnose`, `/autopilot/ensure-infra` and `/__scheduled`."""
 
-    def __init__(self, healer: Healer, provider: Provider, clock: Clock, once: Once) -> None:
+    def __init__(
+        self, healer: Healer, provider: Provider, clock: Clock, once: Once, redactor: Redactor
+    ) -> None:
         self._once = once
         self._healer = healer
         self._provider = provider
         self._clock = clock
+        self._redactor = redactor
 
     def endpoints(self) -> list[Endpoint]:
         """Return what this answers."""
@@ -42,14 +46,14 @@ class InfraApi:
             answer.update(await self._provider.diagnose())
         except AutopilotError as error:
             failed += 1
-            answer["token"] = _unread(error)
+            answer["token"] = self._unread(error)
         try:
             inventory = await self._provider.inventory()
             answer["resources"] = shown(inventory)
             answer["drift"] = await self._healer.drift(inventory)
         except AutopilotError as error:
             failed += 1
-            answer["resources"] = answer["drift"] = _unread(error)
+            answer["resources"] = answer["drift"] = self._unread(error)
         answer["timestamp"] = rfc3339(self._clock())
         return json(answer, (200, 207, 502)[failed])
 
@@ -85,6 +89,8 @@ class InfraApi:
         report = await self._healer.heal()
         return json(report, 200 if report["ok"] else 502)
 
-
-def _unread(error: AutopilotError) -> dict[str, Any]:
-    return {"error": {"code": error.code, "message": error.detail, "hint": error.title}}
+    def _unread(self, error: AutopilotError) -> dict[str, Any]:
+        """Return what stands in the place of what could not be read."""
+        return {
+            "error": {"code": error.code, "message": self._redactor.text(error.detail), "hint": error.title}
+        }

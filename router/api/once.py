@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from infra.redact import Redactor
 from router.api.http import REPLAYED, Call, Reply, problem_reply
 from router.errors import AutopilotError
 from router.idempotency import Answer, Effect, Idempotency
@@ -16,8 +17,9 @@ _AGAIN = b'"idempotent_replay":true}'
 class Once:
     """Runs an endpoint's work under the idempotency key of its call, if it has one."""
 
-    def __init__(self, idempotency: Idempotency) -> None:
+    def __init__(self, idempotency: Idempotency, redactor: Redactor) -> None:
         self._idempotency = idempotency
+        self._redactor = redactor
 
     async def answer(
         self, call: Call, route: str, body: Any, *, seconds: float, work: Callable[[], Awaitable[Reply]]
@@ -37,7 +39,7 @@ class Once:
             except AutopilotError as error:
                 if not error.done:
                     raise
-                reply = problem_reply(error, call.trace.id)
+                reply = problem_reply(self._redactor, error, call.trace.id)
             return Effect(_kept(reply), done=True)
 
         answer = await self._idempotency.run(

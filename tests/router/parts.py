@@ -14,6 +14,7 @@ import msgspec
 
 from infra.clock import Clock
 from infra.former import Resource, Want, digest_of
+from infra.redact import Redactor
 from infra.table import Document, Item, Key, Page, Table, Write
 from infra.table.sqlite import SqliteTable
 from router.catalogue import Catalogue
@@ -285,7 +286,7 @@ def core(table: Table, clock: FakeClock) -> Core:
         delivery,
         planner,
         Prober(registry, routes, forward, health),
-        Healer(registry, provider, watched, clock=clock, new_id=ids),
+        Healer(registry, provider, watched, clock=clock, new_id=ids, redactor=Redactor()),
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.local import LocalProvider
 from infra.former import Resource
+from infra.local import LocalProvider
+from infra.redact import Redactor
 from infra.table import Put
 from infra.table.sqlite import SqliteTable
 from router.api.http import Call
@@ -110,9 +111,9 @@ async def test_when_no_part_can_be_read_that_is_a_502(system: System) -> None:
         async def diagnose(self) -> Mapping[str, Any]:
             raise Forbidden("Authentication error [code: 10000]")
 
-    once = Once(Idempotency(system.table, lambda: 0.0))
+    once = Once(Idempotency(system.table, lambda: 0.0), Redactor())
     provider = Refusing(system.table, Path(), lambda: 0.0)
-    [endpoint, *_] = InfraApi(system.healer, provider, lambda: 0.0, once).endpoints()
+    [endpoint, *_] = InfraApi(system.healer, provider, lambda: 0.0, once, Redactor()).endpoints()
 
     async def nothing() -> dict[str, Any]:
         return {"type": "http.disconnect"}
