@@ -1,0 +1,1 @@
+"""Cloudflare as a provider of storage. Imported only where there is a token: see `router.wiring`."""
