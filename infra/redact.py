@@ -13,6 +13,8 @@ from urllib.parse import quote
 STARS = "****"
 _SHORTEST = 8
 """Known secrets shorter than this are left alone: they would take ordinary words with them."""
+_PIECE = 12
+"""So many first characters of a known secret are it, too: texts are cut off at some length."""
 
 
 def _word(prefix: str, rest: str) -> str:
@@ -59,11 +61,11 @@ class Redactor:
     """Replaces secrets by stars. `known` are secrets of this installation, however they look."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        # The longest first, so that of two which start alike the whole of the longer one goes.
-        secrets = sorted({one for one in known if len(one) >= _SHORTEST}, key=len, reverse=True)
-        forms = "|".join("".join(map(_in_any_form, one)) for one in secrets)
-        # Looking ahead finds secrets that overlap, which a match would step over.
-        self._known = re.compile(f"(?=({forms}))") if secrets else None
+        self._known = [_Known(one) for one in {*known} if len(one) >= _SHORTEST]
+
+    def finds(self, text: str) -> bool:
+        """Whether there is a secret in `text`."""
+        return next(self._spans(text), None) is not None
 
     def text(self, text: str) -> str:
         """Return `text` with every secret replaced."""
@@ -87,9 +89,35 @@ class Redactor:
         for pattern in _LOOK_SECRET:
             for match in pattern.finditer(text):
                 yield (match.end(1) if pattern.groups else match.start(), match.end())
-        if self._known is not None:
-            for match in self._known.finditer(text):
-                yield match.span(1)
+        for known in self._known:
+            yield from known.spans(text)
+
+
+class _Known:
+    """A known secret."""
+
+    def __init__(self, secret: str) -> None:
+        forms = [_in_any_form(character) for character in secret]
+        self._whole = re.compile("".join(forms))
+        self._start = re.compile("".join(forms[:_PIECE]))
+        self._rest = [re.compile(form) for form in forms[_PIECE:]]
+
+    def spans(self, text: str) -> Iterator[Span]:
+        """Find it, whole or cut off, wherever it starts: also where a search would step over it."""
+        at = 0
+        while match := self._start.search(text, at):
+            at = match.start() + 1
+            whole = self._whole.match(text, match.start())
+            yield match.start(), whole.end() if whole else self._end(text, match.end())
+
+    def _end(self, text: str, end: int) -> int:
+        """Return how far it goes on, being cut off somewhere."""
+        for one in self._rest:
+            following = one.match(text, end)
+            if following is None:
+                break
+            end = following.end()
+        return end
 
 
 def _starred(text: str, spans: list[Span]) -> str:

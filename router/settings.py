@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from infra.outbound import LOOPBACK, Allowed, parse_allowed
 from router.errors import Invalid
@@ -66,7 +67,14 @@ class Settings:
     def secrets(self) -> list[str]:
         """Return every secret there is, for what has to keep them out of its output."""
         values = [getattr(self, name) for name in self.__slots__]
-        return [value.reveal() for value in values if isinstance(value, Secret) and value]
+        found = [value.reveal() for value in values if isinstance(value, Secret) and value]
+        return [*found, *_passwords(self.smtp_url.reveal())]
+
+
+def _passwords(url: str) -> list[str]:
+    """Return the password in a URL as it is there and as it is sent, none where there is none."""
+    match = re.search(r"://[^/@:]*:([^/]+)@", url)
+    return [match[1], unquote(match[1])] if match else []
 
 
 def is_loopback(host: str) -> bool:

@@ -201,6 +201,27 @@ class TestKnown:
         """A known secret is that one, not another in capitals."""
         assert Redactor(["abcdefgh"]).text("ABCDEFGH") == "ABCDEFGH"
 
+    @pytest.mark.parametrize("escaped", [False, True])
+    def test_cut_off(self, escaped: bool) -> None:
+        """A text that was cut within a known secret shows less of it than anybody could use."""
+        secret = f"long/{RUN}/secret"
+        form = quote(secret, safe="") if escaped else secret
+        redactor = Redactor([secret])
+        for length in range(len(form) + 1):
+            text = redactor.text(f"nothing at {form[:length]}")
+            assert text == f"nothing at {STARS}" or len(text) < len("nothing at ") + 20, text
+            shown = text.removeprefix("nothing at ")
+            assert shown == STARS or len(secret) - len(shown) >= 20
+        assert redactor.text(f"{secret[:20]} {secret[:15]}-") == f"{STARS} {STARS}-"
+
+    def test_finds(self) -> None:
+        """To ask whether there is a secret is as good as looking for what would be replaced."""
+        redactor = Redactor(["correct horse battery"])
+        for text in ("a correct horse battery", "the correct horse", f"x sk-{RUN}"):
+            assert redactor.finds(text)
+        for text in ("", "correct", "a horse", "sk-"):
+            assert not redactor.finds(text)
+
 
 class TestOverlap:
     """Secrets beside, within and across each other."""

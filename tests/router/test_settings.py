@@ -225,3 +225,18 @@ def test_on_lambda_the_audit_needs_a_key_of_its_own() -> None:
     there = {"AWS_LAMBDA_FUNCTION_NAME": "router"}
     assert list(problems(there)) == ["AUTOPILOT_AUDIT_KEY"]
     assert read({**there, "AUTOPILOT_AUDIT_KEY": "a" * 32}).audit_key
+
+
+@pytest.mark.parametrize(
+    ("url", "passwords"),
+    [
+        ("smtp://ann:p%40ss%2Fword@mail.example:587", {"p%40ss%2Fword", "p@ss/word"}),
+        ("smtps://ann%40x:secret-word@mail.example", {"secret-word"}),
+        ("smtp://:secret-word@mail.example", {"secret-word"}),
+        ("smtp://ann@mail.example", set()),
+        ("smtp://mail.example:587", set()),
+    ],
+)
+def test_a_password_within_a_url_is_a_secret_of_its_own(url: str, passwords: set[str]) -> None:
+    """A mail server may say it without the rest of the URL, and as it was sent."""
+    assert set(read({"AUTOPILOT_SMTP_URL": url}).secrets()) == {url, *passwords}
