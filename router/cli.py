@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--data", type=Path, help="the folder of the store (default: $AUTOPILOT_DATA)")
     verify.add_argument("--json", action="store_true", help="print what was found as JSON")
 
+    _add_secrets(subparsers, add)
+    return parser
+
+
+def _add_secrets(subparsers: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add what makes and replaces keys and signing secrets."""
     keys = subparsers.add_parser("keys", help="Create, list, rotate and revoke API keys.").add_subparsers(
         required=True, metavar="ACTION"
     )
@@ -111,11 +117,25 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--expires-at", metavar="TIME", help="when it ends, such as 2027-01-31T00:00:00Z")
     rotate = add("rotate", commands.keys_rotate, "Replace a key; the old one goes on for a while.", to=keys)
     rotate.add_argument("id", metavar="ID")
-    rotate.add_argument(
-        "--overlap", type=int, default=86_400, metavar="SECONDS", help="how long (default: a day)"
-    )
+    _add_overlap(rotate)
     add("revoke", commands.keys_revoke, "End a key now.", to=keys).add_argument("id", metavar="ID")
-    return parser
+
+    secret = subparsers.add_parser("secret", help="Rotate an autopilot's signing secret.").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    rotate = add("rotate", commands.secret_rotate, "Replace a secret; the old one signs on.", to=secret)
+    rotate.add_argument("name", metavar="NAME", help="the autopilot")
+    _add_overlap(rotate)
+
+
+def _add_overlap(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        default=86_400,
+        metavar="SECONDS",
+        help="how long the old one goes on (default: a day)",
+    )
 
 
 # serving

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from router.asking import FAILED, ask, client_of, json_of, print_json, print_table, read_json, say
 
@@ -162,6 +163,18 @@ def audit_list(parsed: argparse.Namespace) -> int:
         return print_json({"events": events, "next": None})
     rows = [(one["timestamp"], one["source"], one["type"], one["payload"]["target"]) for one in events]
     print_table(("TIME", "WHO", "WHAT", "TO"), rows)
+    return 0
+
+
+def secret_rotate(parsed: argparse.Namespace) -> int:
+    """Replace the signing secret of an autopilot."""
+    path = f"/autopilot/registry/{quote(parsed.name, safe='')}/secret"
+    with client_of(parsed) as client:
+        answer = ask(client, "POST", path, "signing_secret", json={"overlap_seconds": parsed.overlap})
+    if parsed.json:
+        return print_json(answer)
+    say(f"earlier secrets of {answer['autopilot']} sign until {answer['previous_until']}; the new one:")
+    print(answer["signing_secret"])
     return 0
 
 

@@ -13,7 +13,9 @@ from router.api.once import Once
 from router.auth import Scope
 from router.catalogue import Catalogue
 from router.errors import EndpointRefused, Forbidden, Invalid, NotFound, Stale
+from router.fields import Fields
 from router.health import HealthBook, State
+from router.keys import MAX_OVERLAP
 from router.model import Autopilot, is_capability, is_name
 from router.parse import parse_autopilot
 from router.probe import Prober
@@ -21,6 +23,8 @@ from router.registry import Record, Registry
 
 _RESOLVE_SECONDS = 2.0
 _SECONDS = 30.0
+_OVERLAP = 86_400
+"""Seconds an old signing secret goes on beside the new one, unless told otherwise."""
 
 
 class RegistryApi:
@@ -48,12 +52,13 @@ class RegistryApi:
         """Return what this answers."""
         one = "/autopilot/registry/{name}"
         return [
-            Endpoint("POST", "/autopilot/registry", Scope.REGISTER, self.register),
+            Endpoint("POST", "/autopilot/registry", Scope.REGISTER, self.register, "autopilot.register"),
             Endpoint("GET", "/autopilot/list", Scope.READ, self.listing),
             Endpoint("GET", one, Scope.READ, self.get),
-            Endpoint("DELETE", one, Scope.REGISTER, self.delete),
-            Endpoint("POST", f"{one}/heartbeat", Scope.REGISTER, self.heartbeat, audited=False),
+            Endpoint("DELETE", one, Scope.REGISTER, self.delete, "autopilot.delete"),
+            Endpoint("POST", f"{one}/heartbeat", Scope.REGISTER, self.heartbeat),
             Endpoint("GET", f"{one}/health", Scope.READ, self.health),
+            Endpoint("POST", f"{one}/secret", Scope.REGISTER, self.rotate),
         ]
 
     async def register(self, call: Call) -> Reply:
@@ -68,7 +73,7 @@ class RegistryApi:
 
     async def _register(self, call: Call, autopilot: Autopilot) -> Reply:
         revision = await self._condition(call, autopilot.name)
-        warnings = await self._check_endpoint(autopilot.endpoint)
+        warnings = await _check_endpoint(autopilot.endpoint, self._guard, self._local)
         await self._catalogue.check(autopilot)
         record, created = await self._registry.put(autopilot, if_revision=revision)
         self._health.forget(autopilot.name)
@@ -125,6 +130,26 @@ class RegistryApi:
         until = await self._registry.heartbeat(name)
         return json({"ok": True, "lease_until": rfc3339(until) if until else None})
 
+    async def rotate(self, call: Call) -> Reply:
+        """Give an autopilot a new signing secret, shown only now; the old one goes on for a while."""
+        name = _name(call)
+        _check_allowed(call, name)
+        fields = Fields(await call.json_or_nothing())
+        overlap = fields.whole("overlap_seconds", _OVERLAP, 0, int(MAX_OVERLAP))
+        fields.close()
+        if fields.problems:
+            raise Invalid(fields.problems)
+        # Not under an idempotency key, with which the secret would be kept: whoever lost it rotates again.
+        record, until = await self._registry.rotate(name, overlap=overlap)
+        call.note("", overlap_seconds=overlap)
+        answer = {
+            "ok": True,
+            "autopilot": name,
+            "signing_secret": record.secret,
+            "previous_until": rfc3339(until),
+        }
+        return json(answer, 201, _etag(record))
+
     async def health(self, call: Call) -> Reply:
         """Ask one autopilot how it is, now."""
         record = await self._record(call)
@@ -151,22 +176,23 @@ class RegistryApi:
     def _shown(self, record: Record) -> dict[str, Any]:
         return record.document(self._health.of(record.autopilot.name).state().value)
 
-    async def _check_endpoint(self, endpoint: str) -> list[str]:
-        """Return warnings about an endpoint that may be called. Raises `EndpointRefused`."""
-        scheme, _, name = endpoint.partition(":")
-        if scheme == "local":
-            if name not in self._local:
-                raise EndpointRefused(f"no built-in autopilot is called '{name[:64]}'")
-            return []
-        if scheme == "lambda":
-            raise EndpointRefused("lambda: endpoints can be called on AWS only")
-        url = parse_url(endpoint)
-        try:
-            async with asyncio.timeout(_RESOLVE_SECONDS):
-                await self._guard.addresses(url)
-        except OSError:
-            return [f"{url.host} does not resolve yet: tasks will fail until it does"]
+
+async def _check_endpoint(endpoint: str, guard: Guard, local: Collection[str]) -> list[str]:
+    """Return warnings about an endpoint that may be called. Raises `EndpointRefused`."""
+    scheme, _, name = endpoint.partition(":")
+    if scheme == "local":
+        if name not in local:
+            raise EndpointRefused(f"no built-in autopilot is called '{name[:64]}'")
         return []
+    if scheme == "lambda":
+        raise EndpointRefused("lambda: endpoints can be called on AWS only")
+    url = parse_url(endpoint)
+    try:
+        async with asyncio.timeout(_RESOLVE_SECONDS):
+            await guard.addresses(url)
+    except OSError:
+        return [f"{url.host} does not resolve yet: tasks will fail until it does"]
+    return []
 
 
 def _name(call: Call) -> str:

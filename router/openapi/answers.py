@@ -106,6 +106,11 @@ _PLANNED: Json = {
     ),
     "Planned": {"oneOf": [ref("Outcome"), ref("Explanation")]},
 }
+_SIGNING_SECRET: Json = {
+    "type": "string",
+    "pattern": "^whsec_[A-Za-z0-9+/=]+$",
+    "description": "By which the autopilot tells that a task comes from here. Shown once.",
+}
 _REGISTERED: Json = {
     "Record": closed(
         {
@@ -123,14 +128,18 @@ _REGISTERED: Json = {
             "autopilot": ref("Record"),
             "message": _TEXT,
             "warnings": listed(_TEXT, minItems=1),
-            "signing_secret": {
-                "type": "string",
-                "pattern": "^whsec_[A-Za-z0-9+/=]+$",
-                "description": "By which the autopilot tells that a task comes from here. Shown once.",
-            },
+            "signing_secret": _SIGNING_SECRET,
         },
         "warnings",
         "signing_secret",
+    ),
+    "RotatedSecret": closed(
+        {
+            "ok": {"const": True},
+            "autopilot": ref("Name"),
+            "signing_secret": _SIGNING_SECRET,
+            "previous_until": {**TIME, "description": "When the last of the earlier secrets ends."},
+        }
     ),
     "One": closed({"ok": {"const": True}, "autopilot": ref("Record")}),
     "Page": closed(
@@ -225,20 +234,15 @@ _KEYS: Json = {
         }
     ),
     "Audit": closed({"events": listed(ref("AuditRecord")), "next": {"type": ["string", "null"]}}),
-    "AuditRecord": closed(
+    "AuditRecord": _event(
         {
-            "id": _TEXT,
-            "type": {**_TEXT, "description": "Method and path, `forward`, or `denied` with the method."},
-            "source": {**_TEXT, "description": "The name of the key."},
-            "timestamp": TIME,
-            "payload": {
-                "type": "object",
-                "properties": {"target": {**_TEXT, "description": "What it was done to."}},
-                "required": ["target"],
-            },
-            "trace_id": _TEXT,
+            "type": "object",
+            "properties": {"target": {**_TEXT, "description": "What it was done to."}},
+            "required": ["target"],
         }
     ),
+    "Event": _event({"type": "object", "description": "What there is to say, by type."}),
+    "Events": closed({"events": listed(ref("Event")), "next": {"type": ["string", "null"]}}),
     "Keys": closed({"keys": listed(ref("Key")), "count": _COUNT}),
     "CreatedKey": closed(
         {
@@ -248,6 +252,22 @@ _KEYS: Json = {
         }
     ),
 }
+
+
+def _event(payload: Json) -> Json:
+    """Return the schema of an event with such a payload."""
+    return closed(
+        {
+            "id": _TEXT,
+            "type": {**_TEXT, "description": "What was done: `autopilot.register`, `task.forward`, …"},
+            "source": {**_TEXT, "description": "Who did it: the name of a key, or a part of the router."},
+            "timestamp": TIME,
+            "payload": payload,
+            "trace_id": _TEXT,
+        }
+    )
+
+
 SCHEMAS: Json = {
     **_PLANNED,
     **_REGISTERED,

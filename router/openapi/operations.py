@@ -29,6 +29,8 @@ class Operation:
     headers: Mapping[int, Json] = field(default_factory=dict)
     links: Mapping[int, Json] = field(default_factory=dict)
     description: str = ""
+    streams: bool = False
+    """Whether a success may also be sent as server-sent events."""
     passed_on: str = ""
     """The component schema of a 4xx that somebody else answered, empty where there is none."""
 
@@ -68,6 +70,7 @@ _IDEMPOTENCY_KEY: Json = {
         "pattern": whole(f'"{IDEMPOTENCY_KEY.pattern}"|{IDEMPOTENCY_KEY.pattern}'),
     },
 }
+EVENT_ID = "^[0-9]{13}-[A-Za-z0-9_]{1,64}-[0-9]{8}$"
 _ETAG: Json = {
     "ETag": {
         "required": True,
@@ -83,7 +86,13 @@ _REPLAYED: Json = {
 }
 _LINKS: Json = {
     operation: {"operationId": operation, "parameters": {"name": "$response.body#/autopilot/name"}}
-    for operation in ("getAutopilot", "deleteAutopilot", "heartbeat", "probeAutopilot")
+    for operation in (
+        "getAutopilot",
+        "deleteAutopilot",
+        "heartbeat",
+        "probeAutopilot",
+        "rotateSigningSecret",
+    )
 }
 
 
@@ -180,6 +189,28 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ("not_found", STORE),
         parameters=(_NAME,),
     ),
+    ("GET", "/autopilot/events"): Operation(
+        "listEvents",
+        "audit",
+        {200: "Events"},
+        (*PARAMETERS, STORE),
+        parameters=(
+            _query("after", {"type": "string", "pattern": EVENT_ID}, "Events after this id."),
+            _query("type", {"type": "string"}, "Only those of a type, such as `infra.heal`."),
+            _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many."),
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": "Goes before `after`: a stream that broke off is taken up again.",
+                "schema": {"type": "string", "pattern": EVENT_ID},
+            },
+        ),
+        streams=True,
+        description=(
+            "What happened, oldest first; kept for 30 days. With `Accept: text/event-stream` it is sent as it "
+            "happens."
+        ),
+    ),
     ("GET", "/autopilot/audit"): Operation(
         "listAudit",
         "audit",
@@ -192,6 +223,20 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         description=(
             "What was changed, every forward of a capability of high risk, and every call that a key was not "
             "for, oldest first. `autopilot audit verify` tells whether all is as it was written."
+        ),
+    ),
+    ("POST", "/autopilot/registry/{name}/secret"): Operation(
+        "rotateSigningSecret",
+        "autopilots",
+        {201: "RotatedSecret"},
+        (*BODY, "not_found", "conflict", STORE),
+        body="Rotation",
+        body_required=False,
+        parameters=(_NAME,),
+        headers={201: _ETAG},
+        description=(
+            "The new secret is shown only in this answer, whatever `Idempotency-Key` says. While the overlap "
+            "runs, tasks carry a signature of each; without one, every earlier secret ends at once."
         ),
     ),
     ("GET", "/autopilot/keys"): Operation("listKeys", "keys", {200: "Keys"}, (*PARAMETERS, STORE)),

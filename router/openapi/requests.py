@@ -271,7 +271,7 @@ SCHEMAS: Json = {
             }
         },
         "overlap_seconds",
-        description="How long the old key goes on.",
+        description="How long the old one goes on.",
     ),
     "Ensure": closed(
         {

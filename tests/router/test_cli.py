@@ -122,6 +122,26 @@ def test_register_reads_a_file_and_shows_the_secret_once(ask: Any, served: Serve
     assert httpx.delete(f"{served.url}/autopilot/registry/greeter").status_code == 204
 
 
+def test_a_signing_secret_is_rotated(ask: Any, served: Served) -> None:
+    """The new secret alone is on standard output, and until when earlier ones sign beside it."""
+    with httpx.Client(base_url=served.url) as client:
+        body = {"name": "rotated", "endpoint": "local:ai-stylist", "capabilities": ["text.turn"]}
+        first = client.post("/autopilot/registry", json=body).json()["signing_secret"]
+        said = ask("secret", "rotate", "rotated", "--overlap", "60")
+        assert said.status == 0
+        assert said.out.startswith("whsec_")
+        assert said.out.strip() != first
+        assert "rotated sign until 20" in said.err
+        assert "whsec_" not in said.err
+        assert ask("secret", "rotate", "rotated", "--json").json()["autopilot"] == "rotated"
+        assert client.delete("/autopilot/registry/rotated").status_code == 204
+    for name in ("rotated", "no/such name"):
+        missing = ask("secret", "rotate", name)
+        assert (missing.status, missing.out) == (1, "")
+    wrong = ask("secret", "rotate", "rotated", "--overlap", "-1")
+    assert (wrong.status, "overlap_seconds" in wrong.err) == (1, True)
+
+
 def test_register_reads_standard_input(ask: Any, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """`-` stands for standard input."""
     body = {"name": "piped", "endpoint": "local:ai-stylist", "capabilities": ["text.greet"]}
