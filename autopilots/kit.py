@@ -10,10 +10,12 @@
         \"\"\"Greet somebody.\"\"\"
         return {"text": f"Hello {meta.name}"}
 
-`pilot.app(parts)` serves `POST /tasks`, `POST /configure` and `GET /health`. `pilot.manifest(endpoint)` is
-the body that registers it: each capability with the JSON schema of its meta model, so that a router refuses
-a bad `meta` before it sends one. A handler returns a JSON object or a pydantic model, or raises one of
-`router.errors`, which travels as a problem document.
+`pilot.app(parts)` serves `POST /tasks`, `POST /configure` and `GET /health`. With a `Verifier` it takes the
+first two from nobody but a router that signs with its secret; without one it is for the router's own process,
+where nobody else can reach it. What is signed is a message's id, time and body, not its other headers.
+`pilot.manifest(endpoint)` is the body that registers it: each capability with the JSON schema of its meta model,
+so that a router refuses a bad `meta` before it sends one. A handler returns a JSON object or a pydantic model,
+or raises one of `router.errors`, which travels as a problem document.
 """
 
 from __future__ import annotations
@@ -33,13 +35,20 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from infra.blobs import Blobs
+from infra.body import USUAL, Disconnected, Limits, parse, read
 from infra.clock import Clock, NewId
 from infra.model import Model
+from infra.signing import CHALLENGE, Verifier
 from infra.table import Table
-from router.errors import AutopilotError, Invalid, Malformed, NotFound
+from router.errors import AutopilotError, Invalid, NotFound
 from router.problem import MEDIA_TYPE, document_of, status_of
 
 log = logging.getLogger("autopilots")
+
+MAX_TASK = 4 << 20
+"""Bytes of a task. The router takes less from a caller, but what autopilots plan themselves may be larger."""
+
+_TASK = Limits(nodes=50_000, text=MAX_TASK)
 
 
 class Meta(BaseModel):
@@ -175,16 +184,27 @@ class Pilot(Generic[P]):
             "needs": self._needs,
         }
 
-    def app(self, parts: P, routes: Sequence[BaseRoute] = ()) -> Starlette:
-        """Return the ASGI app; `routes` are further ones of its own, such as the pages it serves."""
+    def app(self, parts: P, routes: Sequence[BaseRoute] = (), verifier: Verifier | None = None) -> Starlette:
+        """Return the ASGI app; `routes` are further ones of its own, such as the pages it serves.
+
+        With a `verifier`, what is not signed as it asks is answered 401 before a byte of it is parsed. One
+        that others can reach needs it: the endpoint of an autopilot is no secret.
+        """
+
+        async def received(request: Request) -> dict[str, Any]:
+            headers = request.scope["headers"]
+            body = await read(headers, request.receive, MAX_TASK)
+            if verifier is not None:
+                await verifier.check(headers, body)
+            return object_of(body, _TASK)
 
         async def tasks(request: Request) -> Response:
-            body = await _object(request)
+            body = await received(request)
             key = request.headers.get("idempotency-key", "")
             return _json(await self._run(parts, body, key))
 
         async def configure(request: Request) -> Response:
-            wanted = (await _object(request)).get("enable")
+            wanted = (await received(request)).get("enable")
             offer = self._offers.get(wanted) if isinstance(wanted, str) else None
             if offer is None:
                 raise NotFound(f"{self.name} cannot do {wanted!r}")
@@ -201,7 +221,7 @@ class Pilot(Generic[P]):
                 Route("/health", health, methods=["GET"]),
                 *routes,
             ],
-            exception_handlers={AutopilotError: _problem, Exception: _crash},
+            exception_handlers={AutopilotError: _problem, Disconnected: _gone, Exception: _crash},
         )
 
     async def _run(self, parts: P, body: Mapping[str, Any], key: str) -> Result:
@@ -216,25 +236,23 @@ class Pilot(Generic[P]):
         return await offer.handler(meta, call)
 
 
-def problems_of(error: ValidationError) -> list[tuple[str, str]]:
-    """Return pydantic's errors as (dotted path under `meta`, message)."""
+def problems_of(error: ValidationError, at: str = "meta") -> list[tuple[str, str]]:
+    """Return pydantic's errors as (dotted path under `at`, message)."""
     found = []
     for one in error.errors(include_url=False, include_context=False, include_input=False):
-        path = "meta"
+        path = at
         for part in one["loc"]:
             path += f"[{part}]" if isinstance(part, int) else f".{part}"
-        found.append((path, one["msg"]))
+        found.append((path.removeprefix("."), one["msg"]))
     return found
 
 
-async def _object(request: Request) -> dict[str, Any]:
-    try:
-        body = msgspec.json.decode(await request.body())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(str(error)) from None
-    if not isinstance(body, dict):
-        raise Invalid([("", "the body must be an object")])
-    return body
+def object_of(body: bytes, limits: Limits = USUAL) -> dict[str, Any]:
+    """Return the JSON object in a body. Raises as `infra.body.parse`, and `Invalid` for any other value."""
+    value = parse(body, limits)
+    if not isinstance(value, dict):
+        raise Invalid([("body", "must be an object")])
+    return value
 
 
 def _json(result: Result, status: int = 200, media_type: str = "application/json") -> Response:
@@ -244,7 +262,16 @@ def _json(result: Result, status: int = 200, media_type: str = "application/json
 
 async def _problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, AutopilotError)
-    return _json(document_of(error), status_of(error), MEDIA_TYPE)
+    answer = _json(document_of(error), status_of(error), MEDIA_TYPE)
+    if answer.status_code == 401:
+        answer.headers["www-authenticate"] = CHALLENGE
+    return answer
+
+
+async def _gone(_: Request, error: Exception) -> Response:
+    """Answer a caller that left before its body was complete: nobody will read it."""
+    assert isinstance(error, Disconnected)
+    return Response(status_code=400)
 
 
 async def _crash(request: Request, error: Exception) -> Response:

@@ -29,6 +29,7 @@ _NUMBER = re.compile(rb"-?(\d+)(\.\d+)?(?:[eE][+-]?\d+)?")
 
 _decode = msgspec.json.Decoder().decode
 
+
 class Limits(NamedTuple):
     """How much a JSON text may hold: levels, values, and bytes of one text."""
 
