@@ -49,7 +49,7 @@ _TRIES = 50
 """How often a write starts over because others anchor at the same moment."""
 
 
-class Event(NamedTuple):
+class Deed(NamedTuple):
     """One thing that was done. `target` names what it was done to, `detail` is JSON without secrets."""
 
     actor: str
@@ -85,9 +85,9 @@ class Audit:
         self._doubtful: set[str] = set()
         """Codes of what may stand in the store as the next record, though nobody told us."""
 
-    async def write(self, event: Event) -> None:
+    async def write(self, deed: Deed) -> None:
         """Add a record. Raises `StoreUnavailable`, after which it may be there all the same."""
-        entry = self._entry(event)
+        entry = self._entry(deed)
         async with self._turn:
             for attempt in range(_TRIES):
                 if attempt or self._doubtful:
@@ -121,9 +121,9 @@ class Audit:
                     return
                 self._anchored = self._number
 
-    def _entry(self, event: Event) -> Document:
-        """Return what an event adds to a record, exactly as the store will give it back."""
-        words = event._asdict()
+    def _entry(self, deed: Deed) -> Document:
+        """Return what a deed adds to a record, exactly as the store will give it back."""
+        words = deed._asdict()
         detail = msgspec.json.encode(self._redactor.value(words.pop("detail")))
         if len(detail) > MAX_DETAIL:
             detail = msgspec.json.encode(

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from infra.clock import Clock
-from router.audit import Audit, Event
+from router.audit import Deed
 from router.choice import Chooser
 from router.errors import AutopilotError, Deadline, ForwardFailed, Invalid, NotReady, StoreUnavailable
+from router.events import Record
 from router.forward import AttemptFailed, Forward, Message, Reply
 from router.health import HealthBook
 from router.journal import Journal, Row
@@ -144,7 +145,7 @@ class Delivery:
         forward: Forward,
         journal: Journal,
         clock: Clock,
-        audit: Audit | None = None,
+        record: Record | None = None,
     ) -> None:
         self._chooser = chooser
         self._health = health
@@ -152,7 +153,7 @@ class Delivery:
         self._forward = forward
         self._journal = journal
         self._clock = clock
-        self._audit = audit
+        self._record = record
         self._schemas = Schemas()
         self._budget = Budget()
 
@@ -169,7 +170,7 @@ class Delivery:
             if errand.attempts:
                 status = 504 if isinstance(error, Deadline) else 502
                 self._log(errand, errand.attempts[-1].autopilot, status, error.code)
-                await self._record(errand, status)
+                await self._audit(errand, status)
             raise
         outcome = Outcome(
             autopilot=candidate.name,
@@ -183,7 +184,7 @@ class Delivery:
             trace_id=errand.message.trace.id,
         )
         self._log(errand, candidate.name, reply.status, "")
-        await self._record(errand, reply.status)
+        await self._audit(errand, reply.status)
         return outcome
 
     async def _deliver(self, errand: Errand, candidates: tuple[Candidate, ...]) -> tuple[Candidate, Reply]:
@@ -264,9 +265,9 @@ class Delivery:
         errand.attempts.append(Attempt(candidate.name, reply.status if reply else None, duration, trouble))
         return reply, _may_repeat(reply, failure, keyed=errand.keyed)
 
-    async def _record(self, errand: Errand, status: int) -> None:
+    async def _audit(self, errand: Errand, status: int) -> None:
         """Audit what was sent of high risk. A caller hears of it only with the record written."""
-        if self._audit is None or not _is_high_risk(errand.capability):
+        if self._record is None or not _is_high_risk(errand.capability):
             return
         detail = {
             "task": errand.request.task,
@@ -274,9 +275,9 @@ class Delivery:
             "autopilots": [attempt.autopilot for attempt in errand.attempts],
             "status": status,
         }
-        event = Event(errand.actor, "forward", errand.capability, detail, errand.message.trace.id)
+        deed = Deed(errand.actor, "task.forward", errand.capability, detail, errand.message.trace.id)
         try:
-            await self._audit.write(event)
+            await self._record.write(deed)
         except StoreUnavailable as error:
             error.done = errand.sent
             raise

@@ -85,6 +85,7 @@ async def serve(settings: Settings, bound: socket.socket, ready: Callable[[str],
         ready(url)
         await stopping.wait()
     finally:
+        system.events.close()  # whoever listens would hold the server up
         for task in loops:
             task.cancel()
         server.should_exit = True

@@ -37,6 +37,7 @@ from infra.table.sqlite import SqliteTable
 from infra.transport import GuardedTransport
 from router import admin
 from router.api.audit import AuditApi
+from router.api.events import EventsApi
 from router.api.http import Border
 from router.api.infra import InfraApi
 from router.api.keys import KeysApi
@@ -52,6 +53,7 @@ from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.delivery import Delivery
 from router.errors import Invalid
+from router.events import Events, Record
 from router.forward import App as LocalApp
 from router.forward import Forward
 from router.heal import Healer
@@ -90,6 +92,7 @@ class System:
     healer: Healer
     journal: Journal
     audit: Audit
+    events: Events
     planner: Planner
     employee: EmployeeParts
     pool: Pool
@@ -158,6 +161,8 @@ def build(settings: Settings, *, url: str) -> System:
     readiness = Readiness(registry, provider, time.monotonic)
     redactor = Redactor(settings.secrets())
     audit = Audit(table, key=audit_key(settings), clock=time.time, writer=new_id("w"), redactor=redactor)
+    events = Events(table, clock=time.time, writer=new_id("w"), redactor=redactor)
+    record = Record(audit, events)
     delivery = Delivery(
         chooser=chooser,
         health=health,
@@ -165,7 +170,7 @@ def build(settings: Settings, *, url: str) -> System:
         forward=forward,
         journal=journal,
         clock=time.time,
-        audit=audit,
+        record=record,
     )
     planner = Planner(
         registry=registry,
@@ -191,6 +196,7 @@ def build(settings: Settings, *, url: str) -> System:
         *InfraApi(healer, provider, time.time, once, redactor).endpoints(),
         *KeysApi(keys, time.time).endpoints(),
         *AuditApi(table).endpoints(),
+        *EventsApi(events, streams=True).endpoints(),
         *StatusApi(table, time.time).endpoints(),
     ]
     endpoints += OpenApi(endpoints, local=settings.auth == "local").endpoints()
@@ -200,12 +206,12 @@ def build(settings: Settings, *, url: str) -> System:
             Gate(settings.auth, settings.api_key.reveal(), keys),
             Concurrency(settings.concurrency),
             _limiter(settings, table),
-            audit,
+            record,
             redactor,
         ),
         [*pages(parts), *returns(), *admin.routes()],
     )
-    return System(app, table, routes, prober, healer, journal, audit, planner, employee, pool, http)
+    return System(app, table, routes, prober, healer, journal, audit, events, planner, employee, pool, http)
 
 
 def _parts(

@@ -6,8 +6,9 @@ cost more than the rest of a plan.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -16,7 +17,7 @@ import msgspec
 
 from infra.body import Disconnected, Receive, parse, read
 from infra.redact import Redactor
-from router.audit import Audit, Event
+from router.audit import Deed
 from router.auth import Gate, Scope
 from router.errors import (
     AutopilotError,
@@ -26,6 +27,7 @@ from router.errors import (
     RateLimited,
     StoreUnavailable,
 )
+from router.events import Record
 from router.headers import IDEMPOTENCY_KEY, REVISION, check_single
 from router.keys import Identity
 from router.limits import Concurrency, Limiter, Standing
@@ -55,6 +57,8 @@ class Reply(NamedTuple):
     body: bytes
     headers: Headers = ()
     media_type: bytes = b"application/json"
+    stream: AsyncIterator[bytes] | None = None
+    """What follows the body, for as long as the caller listens."""
 
 
 def json(document: Any, status: int = 200, headers: Headers = ()) -> Reply:
@@ -167,14 +171,14 @@ def limit_of(query: Mapping[str, str], problems: list[tuple[str, str]]) -> int:
 class Endpoint:
     """A method of a path, the scope it needs, and the function that answers it.
 
-    What a method other than GET did is `audited`, unless it is said that it need not be.
+    What it does is an event and in the audit under the name `action`; one that changes nothing has none.
     """
 
     method: str
     path: str
     scope: Scope
     answer: Callable[[Call], Awaitable[Reply]]
-    audited: bool = True
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ class Border:
     gate: Gate
     concurrency: Concurrency = field(default_factory=lambda: Concurrency(MAX_CONCURRENCY))
     limiter: Limiter | None = None
-    audit: Audit | None = None
+    record: Record | None = None
     redactor: Redactor = field(default_factory=Redactor)
 
 
@@ -228,7 +232,7 @@ class Resource:
         except Exception:
             log.exception("unexpected error on %s %s, trace %s", scope["method"], scope["path"], trace.id)
             reply = problem_reply(self._border.redactor, AutopilotError(), trace.id, told)
-        await respond(reply, scope, send)
+        await respond(reply, scope, receive, send)
 
     async def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
         """Let an endpoint answer, and record what it did before anybody hears of it."""
@@ -236,31 +240,27 @@ class Resource:
             return await endpoint.answer(call)  # also when no more may run: it has to be able to say so
         with self._border.concurrency:
             reply = await endpoint.answer(call)
-        if endpoint.audited and endpoint.method != "GET" and call.changed and _did(reply):
+        if endpoint.action and call.changed and _did(reply):
             await self._record(endpoint, call, reply.status)
         return reply
 
     async def _record(self, endpoint: Endpoint, call: Call, status: int) -> None:
-        audit = self._border.audit
-        if audit is None:
+        if self._border.record is None:
             return
         detail = {**call.detail, "status": status}
-        action = f"{endpoint.method} {endpoint.path}"
+        deed = Deed(call.identity.name, endpoint.action, call.target or call.at, detail, call.trace.id)
         try:
-            await audit.write(
-                Event(call.identity.name, action, call.target or call.at, detail, call.trace.id)
-            )
+            await self._border.record.write(deed)
         except StoreUnavailable:
             raise StoreUnavailable("it was done, but could not be recorded in the audit") from None
 
     async def _denied(self, error: Forbidden, scope: Mapping[str, Any], trace: Trace) -> None:
         """Record that somebody with a key tried what it is not for."""
-        if self._border.audit is not None:
-            event = Event(
-                error.actor, f"denied {scope['method']}", scope["path"], dict(error.extra), trace.id
-            )
+        if self._border.record is not None:
+            detail = {"method": scope["method"], **error.extra}
+            deed = Deed(error.actor, "call.denied", scope["path"], detail, trace.id)
             try:
-                await self._border.audit.write(event)
+                await self._border.record.write(deed)
             except StoreUnavailable:
                 log.warning("a denial could not be recorded: %s %s", scope["method"], scope["path"])
 
@@ -308,16 +308,44 @@ def _without_secrets(redactor: Redactor, document: dict[str, Any]) -> bytes:
 _LOOKED_AT = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 
-async def respond(reply: Reply, scope: Mapping[str, Any], send: Send) -> None:
+async def respond(reply: Reply, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Send a reply, in one go where the server can do that.
 
     One that a cache might keep or a browser show says that they must not.
     """
     headers = [*reply.headers] if scope["method"] == "POST" else [*reply.headers, *_LOOKED_AT]
     if reply.status != 204:
-        headers += ((b"content-type", reply.media_type), (b"content-length", b"%d" % len(reply.body)))
+        headers.append((b"content-type", reply.media_type))
+        if reply.stream is None:
+            headers.append((b"content-length", b"%d" % len(reply.body)))
+    stream = None if scope["method"] == "HEAD" else reply.stream
     extensions = scope.get("extensions")
-    if extensions and WHOLE in extensions and extensions[WHOLE](scope, reply.status, headers, reply.body):
+    whole = extensions.get(WHOLE) if extensions and stream is None else None
+    if whole is not None and whole(scope, reply.status, headers, reply.body):
         return
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    follows = stream is not None
+    await send({"type": "http.response.body", "body": reply.body, "more_body": follows})
+    if stream is not None:
+        await _stream(stream, receive, send)
+
+
+async def _stream(chunks: AsyncIterator[bytes], receive: Receive, send: Send) -> None:
+    """Send chunks until there are no more, or the caller leaves."""
+
+    async def pump() -> None:
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.ensure_future(pump()), asyncio.ensure_future(left())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

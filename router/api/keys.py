@@ -29,9 +29,9 @@ class KeysApi:
         """Return what this answers."""
         return [
             Endpoint("GET", "/autopilot/keys", Scope.ADMIN, self.listing),
-            Endpoint("POST", "/autopilot/keys", Scope.ADMIN, self.create),
-            Endpoint("DELETE", "/autopilot/keys/{id}", Scope.ADMIN, self.revoke),
-            Endpoint("POST", "/autopilot/keys/{id}/rotate", Scope.ADMIN, self.rotate),
+            Endpoint("POST", "/autopilot/keys", Scope.ADMIN, self.create, "key.create"),
+            Endpoint("DELETE", "/autopilot/keys/{id}", Scope.ADMIN, self.revoke, "key.revoke"),
+            Endpoint("POST", "/autopilot/keys/{id}/rotate", Scope.ADMIN, self.rotate, "key.rotate"),
         ]
 
     async def listing(self, call: Call) -> Reply:

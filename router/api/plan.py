@@ -44,7 +44,7 @@ class PlanApi:
     def endpoints(self) -> list[Endpoint]:
         """Return what this answers."""
         return [
-            Endpoint("POST", "/autopilot/plan", Scope.PLAN, self.plan, audited=False),
+            Endpoint("POST", "/autopilot/plan", Scope.PLAN, self.plan),
             Endpoint("GET", "/autopilot/catalogue", Scope.READ, self.catalogue),
         ]
 

@@ -58,7 +58,7 @@ class RegistryApi:
             Endpoint("DELETE", one, Scope.REGISTER, self.delete, "autopilot.delete"),
             Endpoint("POST", f"{one}/heartbeat", Scope.REGISTER, self.heartbeat),
             Endpoint("GET", f"{one}/health", Scope.READ, self.health),
-            Endpoint("POST", f"{one}/secret", Scope.REGISTER, self.rotate),
+            Endpoint("POST", f"{one}/secret", Scope.REGISTER, self.rotate, "secret.rotate"),
         ]
 
     async def register(self, call: Call) -> Reply:

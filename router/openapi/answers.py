@@ -221,6 +221,22 @@ _PROVIDED: Json = {
     ),
 }
 _TIME_OR_NULL: Json = {"anyOf": [TIME, {"type": "null"}]}
+
+
+def _event(payload: Json) -> Json:
+    """Return the schema of an event with such a payload."""
+    return closed(
+        {
+            "id": _TEXT,
+            "type": {**_TEXT, "description": "What was done: `autopilot.register`, `task.forward`, …"},
+            "source": {**_TEXT, "description": "Who did it: the name of a key, or a part of the router."},
+            "timestamp": TIME,
+            "payload": payload,
+            "trace_id": _TEXT,
+        }
+    )
+
+
 _KEYS: Json = {
     "Key": closed(
         {
@@ -252,20 +268,6 @@ _KEYS: Json = {
         }
     ),
 }
-
-
-def _event(payload: Json) -> Json:
-    """Return the schema of an event with such a payload."""
-    return closed(
-        {
-            "id": _TEXT,
-            "type": {**_TEXT, "description": "What was done: `autopilot.register`, `task.forward`, …"},
-            "source": {**_TEXT, "description": "Who did it: the name of a key, or a part of the router."},
-            "timestamp": TIME,
-            "payload": payload,
-            "trace_id": _TEXT,
-        }
-    )
 
 
 SCHEMAS: Json = {

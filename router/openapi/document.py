@@ -31,7 +31,7 @@ _TAGS = {
     "tasks": "Have a task done.",
     "autopilots": "Who does tasks.",
     "keys": "Who may call what.",
-    "audit": "Who did what.",
+    "audit": "Who did what, and what happened.",
     "infrastructure": "The storage autopilots need.",
     "process": "How this process is.",
 }
@@ -111,6 +111,8 @@ def _responses(operation: Operation, scope: str) -> Json:
         found[status] = {"description": HTTPStatus(status).phrase}
         if name:
             found[status]["content"] = {"application/json": {"schema": ref(name)}}
+        if operation.streams:
+            found[status]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
         headers = {**operation.headers.get(status, {}), **(problems.LIMITS if scope != "public" else {})}
         if headers:
             found[status]["headers"] = headers

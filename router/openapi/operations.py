@@ -207,8 +207,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
         streams=True,
         description=(
-            "What happened, oldest first; kept for 30 days. With `Accept: text/event-stream` it is sent as it "
-            "happens."
+            "What happened, oldest first; kept for 30 days. With `Accept: text/event-stream` it is sent "
+            "while it happens."
         ),
     ),
     ("GET", "/autopilot/audit"): Operation(

@@ -19,7 +19,7 @@ import tests.contract.conftest as contract
 from infra.redact import Redactor
 from infra.table import MAX_TRANSACTION, Document, Item, Key, Put, Table
 from infra.table.sqlite import SqliteTable
-from router.audit import ANCHOR_EVERY, ANCHORS, MAX_DETAIL, Audit, Event, Finding, records, seal, verify
+from router.audit import ANCHOR_EVERY, ANCHORS, MAX_DETAIL, Audit, Deed, Finding, records, seal, verify
 from router.errors import AutopilotError, Stale, StoreUnavailable
 from tests.fakes import FakeClock
 from tests.router.faults import Failing, fail
@@ -30,7 +30,7 @@ shared = contract.shared
 clock = contract.clock
 
 KEY = b"the key that stands outside the store"
-EVENT = Event("ann", "registry.put", "page-deployer", {"revision": 3, "hosts": ["a", "b"]}, "0" * 32)
+DEED = Deed("ann", "registry.put", "page-deployer", {"revision": 3, "hosts": ["a", "b"]}, "0" * 32)
 
 AT = "2026-01-01T00:00:00.000Z"
 """What the clock says all the time."""
@@ -86,11 +86,11 @@ async def three_chains() -> Rows:
     """Return the rows of three writers: one record, several, and enough to be anchored more than once."""
     table = await Kept.of({})
     one, some, many = audit(table, "one"), audit(table, "some"), audit(table, "many")
-    await one.write(EVENT)
+    await one.write(DEED)
     for number in range(ANCHOR_EVERY + 2):
         if number % 25 == 0:
-            await some.write(EVENT._replace(target=f"target {number}"))
-        await many.write(EVENT._replace(detail={"number": number}))
+            await some.write(DEED._replace(target=f"target {number}"))
+        await many.write(DEED._replace(detail={"number": number}))
     await some.close()
     rows = await rows_of(table)
     await table.close()
@@ -121,7 +121,7 @@ class TestUntouched:
 
     async def test_record(self, sqlite: SqliteTable) -> None:
         """A record says who did what to what, when, and on which trace."""
-        await audit(sqlite).write(EVENT)
+        await audit(sqlite).write(DEED)
         item = await sqlite.get(("audit:w1", "000000000001"))
         assert item is not None
         code = item.document.pop("code")
@@ -154,7 +154,7 @@ class TestUntouched:
 
         async def check() -> None:
             table = await Kept.of({})
-            await audit(table).write(EVENT._replace(detail={"d": detail}))
+            await audit(table).write(DEED._replace(detail={"d": detail}))
             assert await verify(table, KEY) == (1, [])
             await table.close()
 
@@ -163,7 +163,7 @@ class TestUntouched:
     async def test_odd_values(self, sqlite: SqliteTable) -> None:
         """Values that JSON has no word for are sealed as what the store makes of them."""
         odd = {"t": (1, 2), "nan": math.nan, "big": 2**80, "b": b"x", 7: "n", "s": {"x"}}
-        await audit(sqlite).write(EVENT._replace(detail=odd))  # type: ignore[arg-type]
+        await audit(sqlite).write(DEED._replace(detail=odd))  # type: ignore[arg-type]
         assert await verify(sqlite, KEY) == (1, [])
 
 
@@ -274,7 +274,7 @@ class TestTampering:
             table = await Kept.of({})
             writer = audit(table)
             for _ in range(3):
-                await writer.write(EVENT._replace(actor=actor))
+                await writer.write(DEED._replace(actor=actor))
             rows = await rows_of(table)
             await table.close()
             return rows
@@ -291,10 +291,10 @@ class TestTampering:
         """A head put back to an earlier one does not hide records, nor a truncation past an anchor."""
         table = await Kept.of({})
         writer = audit(table)
-        await writer.write(EVENT)
+        await writer.write(DEED)
         early = copy.deepcopy(await rows_of(table))
         for _ in range(ANCHOR_EVERY):
-            await writer.write(EVENT)
+            await writer.write(DEED)
         rows = await rows_of(table)
         await table.close()
         head = ("audit-head", "w1")
@@ -308,7 +308,7 @@ class TestTampering:
     async def test_forged_record(self) -> None:
         """A whole chain made up with another key, head and all, is found."""
         table = await Kept.of({})
-        await audit(table, "one", key=b"the forger's own key").write(EVENT)
+        await audit(table, "one", key=b"the forger's own key").write(DEED)
         forged = await rows_of(table)
         await table.close()
         _, findings = await found({**ROWS, **{key: row for key, row in forged.items() if "one" in str(key)}})
@@ -323,7 +323,7 @@ class TestTampering:
         table = SqliteTable(tmp_path / "raw.db", clock)
         for writer in (audit(table, "one"), audit(table, "many")):
             for _ in range(3):
-                await writer.write(EVENT)
+                await writer.write(DEED)
         await table.close()
         with closing(sqlite3.connect(tmp_path / "raw.db")) as database, database:
             changes = database.execute(
@@ -355,7 +355,7 @@ class TestIndex:
         writers = [Audit(sqlite, key=KEY, clock=clock, writer=f"w{n}", redactor=Redactor()) for n in range(3)]
         for number in range(50):
             clock.forward(1)
-            await writers[number % 3].write(EVENT._replace(target=str(number)))
+            await writers[number % 3].write(DEED._replace(target=str(number)))
         listed, after = [], None
         while True:
             page, after = await records(sqlite, after=after, limit=7)
@@ -381,12 +381,12 @@ class TestIndex:
     async def test_listed_meanwhile(self, sqlite: SqliteTable, clock: FakeClock) -> None:
         """A record that is written while the chains are walked is no finding."""
         writer = audit(sqlite)
-        await writer.write(EVENT)
+        await writer.write(DEED)
 
         class Busy(Failing):
             async def get(self, key: Key) -> Item | None:
                 if key[0] == "audit-head":
-                    await writer.write(EVENT)
+                    await writer.write(DEED)
                 return await super().get(key)
 
         assert (await verify(Busy(sqlite), KEY))[1] == []
@@ -401,7 +401,7 @@ class TestWriting:
 
         async def work(writer: Audit) -> None:
             for number in range(4):
-                await writer.write(EVENT._replace(target=str(number)))
+                await writer.write(DEED._replace(target=str(number)))
             await writer.close()
 
         await asyncio.gather(*map(work, writers))
@@ -410,19 +410,19 @@ class TestWriting:
     async def test_one_writer_at_once(self, sqlite: SqliteTable) -> None:
         """A hundred and fifty writes of one process at once are one chain."""
         writer = audit(sqlite)
-        await asyncio.gather(*(writer.write(EVENT) for _ in range(150)))
+        await asyncio.gather(*(writer.write(DEED) for _ in range(150)))
         assert await verify(sqlite, KEY) == (150, [])
 
     async def test_verified_while_written(self, sqlite: SqliteTable) -> None:
         """Walking the chains while others write to them finds nothing wrong."""
         store = Failing(sqlite)
         writers = [audit(sqlite, f"w{number}") for number in range(3)]
-        await writers[0].write(EVENT)
+        await writers[0].write(DEED)
 
         async def more() -> None:
             for writer in writers:
                 for _ in range(ANCHOR_EVERY // 20):
-                    await writer.write(EVENT)
+                    await writer.write(DEED)
 
         for verb in ("range", "get"):
             for nth in range(1, 5):
@@ -436,7 +436,7 @@ class TestWriting:
         writer = audit(sqlite)
         await writer.close()
         for _ in range(3):
-            await writer.write(EVENT)
+            await writer.write(DEED)
         await writer.close()
         await writer.close()
         rows = await rows_of(sqlite)
@@ -449,27 +449,27 @@ class TestWriting:
         for writer in ("w1", "w2", "w3"):
             one = audit(sqlite, writer)
             for _ in range(3):
-                await one.write(EVENT)
+                await one.write(DEED)
         assert await verify(sqlite, KEY) == (9, [])
 
     async def test_same_writer_twice(self, sqlite: SqliteTable) -> None:
         """Two processes with one name cannot fork a chain: the second is refused, the first goes on."""
         first, second = audit(sqlite), audit(sqlite)
-        await first.write(EVENT)
+        await first.write(DEED)
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
-                await second.write(EVENT)
-        await first.write(EVENT)
+                await second.write(DEED)
+        await first.write(DEED)
         assert await verify(sqlite, KEY) == (2, [])
 
     async def test_a_changed_head_stops_the_writer(self, sqlite: SqliteTable) -> None:
         """A process whose head somebody removed writes no more, rather than mend what should be found."""
         writer = audit(sqlite)
         for _ in range(2):
-            await writer.write(EVENT)
+            await writer.write(DEED)
         await sqlite.delete(("audit-head", "w1"))
         with pytest.raises(StoreUnavailable):
-            await writer.write(EVENT)
+            await writer.write(DEED)
         _, findings = await verify(sqlite, KEY)
         assert [finding.what for finding in findings] == ["the head is gone"]
 
@@ -487,7 +487,7 @@ class TestWriting:
     async def test_secrets(self, sqlite: SqliteTable) -> None:
         """Neither known secrets nor what looks like one gets into a record, and the chain still holds."""
         writer = audit(sqlite, known=("hunter2hunter2",))
-        event = Event(
+        event = Deed(
             "ann sk-abcdefgh1234", "x", "https://u:p4ss@host/", {"a": ["hunter2hunter2"], "whsec_12345678": 1}
         )
         await writer.write(event)
@@ -498,7 +498,7 @@ class TestWriting:
     async def test_never_too_large(self, sqlite: SqliteTable) -> None:
         """What was done is kept however much it says: a large detail by its hash, a word by its start."""
         await audit(sqlite).write(
-            Event("a" * 10**5, "b" * 10**5, "c" * 10**5, {"body": "d" * 10**5}, "e" * 10**5)
+            Deed("a" * 10**5, "b" * 10**5, "c" * 10**5, {"body": "d" * 10**5}, "e" * 10**5)
         )
         item = await sqlite.get(("audit:w1", "000000000001"))
         assert item is not None
@@ -519,18 +519,18 @@ class TestStoreFails:
         store = Failing(sqlite)
         writer = audit(store)
         for _ in range(number - 1):
-            await writer.write(EVENT)
+            await writer.write(DEED)
         store.at(verb, before=None if lost else fail, after=fail if lost else None)
         reads_nothing = verb == "get" and number == 2
         if reads_nothing:
-            await writer.write(EVENT)
+            await writer.write(DEED)
         else:
             with pytest.raises(StoreUnavailable):
-                await writer.write(EVENT)
+                await writer.write(DEED)
         written = number - 1 + (reads_nothing or (lost and verb == "transact"))
         assert await verify(sqlite, KEY) == (written, [])
         for _ in range(3):
-            await writer.write(EVENT)
+            await writer.write(DEED)
         await writer.close()
         assert await verify(sqlite, KEY) == (written + 3, [])
 
@@ -550,7 +550,7 @@ class TestStoreFails:
                 case _:
                     pass
             try:
-                await writer.write(EVENT._replace(detail={"number": number}))
+                await writer.write(DEED._replace(detail={"number": number}))
                 told += 1
             except StoreUnavailable:
                 continue
@@ -564,22 +564,22 @@ class TestStoreFails:
         """A write whose caller gave up may have been done: the next one finds out."""
         store = Failing(sqlite)
         writer = audit(store)
-        await writer.write(EVENT)
+        await writer.write(DEED)
 
         async def give_up() -> None:
             raise asyncio.CancelledError
 
         store.at("transact", after=give_up)
         with pytest.raises(asyncio.CancelledError):
-            await writer.write(EVENT)
-        await writer.write(EVENT)
+            await writer.write(DEED)
+        await writer.write(DEED)
         assert await verify(sqlite, KEY) == (3, [])
 
     async def test_late(self, sqlite: SqliteTable) -> None:
         """A write given up for lost that lands in the middle of the next takes its place, once."""
         store = Failing(sqlite)
         writer = audit(store)
-        await writer.write(EVENT)
+        await writer.write(DEED)
         held: list[Any] = []
 
         class Holding(Failing):
@@ -596,8 +596,8 @@ class TestStoreFails:
 
         writer._table = Holding(sqlite)
         with pytest.raises(StoreUnavailable):
-            await writer.write(EVENT)
-        await writer.write(EVENT)
+            await writer.write(DEED)
+        await writer.write(DEED)
         assert await verify(sqlite, KEY) == (3, [])
 
     @pytest.mark.parametrize("error", [fail, None])
@@ -606,7 +606,7 @@ class TestStoreFails:
         store = Failing(sqlite)
         writer = audit(store)
         for _ in range(2):
-            await writer.write(EVENT)
+            await writer.write(DEED)
 
         async def stale() -> None:
             raise Stale
@@ -619,16 +619,16 @@ class TestStoreFails:
         """While the store is down every write says so; afterwards the chain goes on where it was."""
         store = Failing(sqlite)
         writer = audit(store)
-        await writer.write(EVENT)
+        await writer.write(DEED)
         for nth in range(1, 60):
             store.at("transact", nth, before=fail)
         failures = 0
         for _ in range(59):
             try:
-                await writer.write(EVENT)
+                await writer.write(DEED)
             except AutopilotError:
                 failures += 1
         assert failures == 59
-        await writer.write(EVENT)
+        await writer.write(DEED)
         assert await verify(sqlite, KEY) == (2, [])
         assert not writer._doubtful

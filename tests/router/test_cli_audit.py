@@ -40,7 +40,7 @@ def test_records_are_listed(served: Served, capsys: pytest.CaptureFixture[str]) 
     assert main(["audit", "list", "--url", served.url]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["TIME", "WHO", "WHAT", "TO"]
-    assert lines[0].split()[1:] == ["local", "POST", "/autopilot/registry", "ai-employee"]
+    assert lines[0].split()[1:] == ["local", "autopilot.register", "ai-employee"]
     assert len(lines) == 4
     assert main(["audit", "list", "--url", served.url, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["events"]) == 4

@@ -44,7 +44,7 @@ async def exchange(port: int, *requests: bytes) -> bytes:
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Answer with the path."""
     body = scope["path"].encode()
-    await respond(Reply(204 if body == b"/none" else 200, b"" if body == b"/none" else body), scope, send)
+    await respond(Reply(204 if body == b"/none" else 200, b"" if body == b"/none" else body), scope, receive, send)
 
 
 def get(path: str, *, method: str = "GET", close: bool = False) -> bytes:
@@ -80,9 +80,9 @@ async def test_a_header_with_a_line_break_is_never_written() -> None:
     async def breaking(scope: Any, receive: Any, send: Any) -> None:
         headers = ((b"x-made", b"1\r\nx-smuggled: 1"),)
         try:
-            await respond(Reply(200, b"{}", headers), scope, send)
+            await respond(Reply(200, b"{}", headers), scope, receive, send)
         except ValueError:
-            await respond(Reply(500, b"{}"), scope, send)
+            await respond(Reply(500, b"{}"), scope, receive, send)
 
     async with serving(breaking) as port:
         answer = await exchange(port, get("/", close=True))

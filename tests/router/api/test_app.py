@@ -30,7 +30,9 @@ POLICY = {
     ("GET", "/openapi.json"): Scope.PUBLIC,
     ("POST", "/autopilot/plan"): Scope.PLAN,
     ("GET", "/autopilot/catalogue"): Scope.READ,
+    ("POST", "/autopilot/registry/{name}/secret"): Scope.REGISTER,
     ("GET", "/autopilot/audit"): Scope.OPERATE,
+    ("GET", "/autopilot/events"): Scope.READ,
     ("GET", "/autopilot/keys"): Scope.ADMIN,
     ("POST", "/autopilot/keys"): Scope.ADMIN,
     ("DELETE", "/autopilot/keys/{id}"): Scope.ADMIN,
@@ -81,6 +83,18 @@ def give(system: System, key: str, scope: Scope) -> None:
 def path_of(template: str) -> str:
     """Return a path that a template matches."""
     return re.sub(r"\{[^}]+\}", "nobody", template)
+
+
+async def test_every_route_that_changes_something_has_a_name_in_the_audit(system: System) -> None:
+    """Only what changes nothing by itself goes without: a plan, whose forwards are audited, and a heartbeat."""
+    unnamed = {
+        endpoint.path
+        for route in routes_of(system)
+        if isinstance(route.endpoint, Resource)
+        for method, endpoint in route.endpoint._endpoints.items()
+        if method not in {"GET", "HEAD"} and not endpoint.action
+    }
+    assert unnamed == {"/autopilot/plan", "/autopilot/registry/{name}/heartbeat"}
 
 
 async def test_every_route_of_the_app_is_in_the_policy(system: System) -> None:
