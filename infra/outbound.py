@@ -2,27 +2,34 @@
 
 A name is resolved once per connection, every address it has is checked, and the checked address is dialled:
 there is no second look-up that could answer differently. Proxy variables are never read, redirects never
-followed.
+followed. The router itself is never called, whatever it is called by; what is allowed though it is not public
+is told to the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from infra.addresses import Address, is_public
 from router.errors import EndpointRefused
 
+log = logging.getLogger("infra.outbound")
+
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Gives the addresses of a host as text. Raises OSError when there are none."""
 
 MAX_URL = 2048
+MOST_TOLD = 1000
+"""Calls to allowed addresses that are remembered as told to the log."""
 WEB_PORTS = frozenset({80, 443, 8080, 8443})
 _URL = re.compile(r"(https?)://([^/?#]*)(/[^?#]*)?(\?[^#]*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
@@ -126,6 +133,11 @@ def _ascii(host: str) -> str:
     return encoded.lower()
 
 
+def _address_of(text: str) -> Address:
+    """Return an address of a resolver, without its zone."""
+    return ipaddress.ip_address(text.partition("%")[0])
+
+
 @lru_cache(maxsize=4096)
 def _address(host: str) -> Address | None:
     try:
@@ -140,6 +152,9 @@ class Allowed:
 
     hosts: frozenset[str] = frozenset()
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+
+    def __str__(self) -> str:
+        return ", ".join([*sorted(self.hosts), *map(str, self.networks)]) or "nothing"
 
     def name(self, host: str) -> bool:
         """Whether this very host is listed."""
@@ -168,6 +183,53 @@ def parse_allowed(entries: Iterable[str]) -> Allowed:
     return Allowed(frozenset(hosts), tuple(networks))
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Where this router itself is."""
+
+    places: frozenset[tuple[str, int]] = frozenset()
+    """Hosts, in the spelling of `Url`, and ports."""
+    everywhere: frozenset[int] = frozenset()
+    """Ports where it listens at every address of this machine."""
+
+    def holds(self, host: str, port: int) -> bool:
+        """Whether it is at a name or an address, by this port."""
+        address = _address(host.partition("%")[0])
+        if address is None:
+            return (host, port) in self.places
+        address = getattr(address, "ipv4_mapped", None) or address
+        if address.is_unspecified:  # a call to it goes to this machine
+            address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+        return (str(address), port) in self.places or (
+            port in self.everywhere and _is_of_this_machine(address)
+        )
+
+
+def own_places(*urls: str) -> Own:
+    """Return where a router is that is reached at these URLs; one that is none is passed over."""
+    found: list[Url] = []
+    for url in urls:
+        with suppress(EndpointRefused):
+            found.append(parse_url(url))
+    everywhere = {one for one in found if one.address is not None and one.address.is_unspecified}
+    return Own(
+        frozenset((one.host, one.port) for one in found if one not in everywhere),
+        frozenset(one.port for one in everywhere),
+    )
+
+
+def _is_of_this_machine(address: Address) -> bool:
+    """Whether an address is one of this machine's: only there can a socket be."""
+    with socket.socket(
+        socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM
+    ) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
+
+
 async def resolve(host: str, port: int) -> list[str]:
     """Ask the system's resolver."""
     loop = asyncio.get_running_loop()
@@ -189,13 +251,19 @@ class Guard:
         *,
         resolve: Resolve = resolve,
         tls: Callable[[], ssl.SSLContext] = _tls,
+        own: Own = Own(),
     ) -> None:
         self._allowed = allowed
+        self._own = own
+        self._told: set[tuple[str, str]] = set()
         self._resolve = resolve
         self._tls = tls
+        if allowed != Allowed():
+            log.info("may be called though not public (AUTOPILOT_ALLOW_ENDPOINTS): %s", allowed)
 
     def check(self, url: Url) -> None:
         """Raise `EndpointRefused` for what no look-up is needed to refuse."""
+        self._check_own(url.host, url.port)
         if self._allowed.name(url.host):
             return
         address = url.address
@@ -223,9 +291,10 @@ class Guard:
         found = await self._resolve(url.host, url.port)
         if not found:
             raise OSError(f"{url.host} has no address")
-        if not self._allowed.name(url.host):
-            for text in found:
-                self._check_address(ipaddress.ip_address(text.partition("%")[0]))
+        for text in found:
+            self._check_own(text, url.port)
+            if not self._allowed.name(url.host):
+                self._check_address(_address_of(text))
         return found
 
     async def dial(
@@ -239,6 +308,7 @@ class Guard:
         tls = self._tls() if url.scheme == "https" else None
         failure: OSError = OSError("no address")
         for address in await self.addresses(url):
+            self._tell(url.host, address)
             try:
                 return await loop.create_connection(
                     protocol, address, url.port, ssl=tls, server_hostname=url.host if tls else None
@@ -246,6 +316,19 @@ class Guard:
             except OSError as error:
                 failure = error
         raise failure
+
+    def _tell(self, host: str, address: str) -> None:
+        """Tell the log of a call that only the allow list permits; once, as long as memory serves."""
+        if (host, address) in self._told or is_public(_address_of(address)):
+            return
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()
+        self._told.add((host, address))
+        log.info("calls %s at %s: not public, but AUTOPILOT_ALLOW_ENDPOINTS lists it", host, address)
+
+    def _check_own(self, host: str, port: int) -> None:
+        if self._own.holds(host, port):
+            raise EndpointRefused("the endpoint is this router itself")
 
     def _check_address(self, address: Address) -> None:
         if not (is_public(address) or self._allowed.holds(address)):
