@@ -86,7 +86,7 @@ def path_of(template: str) -> str:
 
 
 async def test_every_route_that_changes_something_has_a_name_in_the_audit(system: System) -> None:
-    """Only what changes nothing by itself goes without: a plan, whose forwards are audited, and a heartbeat."""
+    """Only what changes nothing by itself goes without: a plan, whose forwards count, and a heartbeat."""
     unnamed = {
         endpoint.path
         for route in routes_of(system)
