@@ -125,7 +125,7 @@ def test_every_command_and_flag_it_names_exists() -> None:
 def test_the_settings_table_is_what_settings_reads() -> None:
     """Every variable the product reads is in the table, and every one in the table is read."""
     source = (ROOT / "router/settings.py").read_text(encoding="utf-8")
-    reads = set(re.findall(r'environment\.get\(\s*"(\w+)"', source))
+    reads = set(re.findall(r'(?:environment\.get|given\.\w+)\(\s*"((?!AWS_)[A-Z_]+)"', source))
     rows = [line.split("|")[1] for line in section("Settings").splitlines() if line.startswith("| `")]
     table = [name for row in rows for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", row)]
     assert set(table) == reads
