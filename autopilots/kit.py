@@ -13,9 +13,9 @@
 `pilot.app(parts)` serves `POST /tasks`, `POST /configure` and `GET /health`. With a `Verifier` it takes the
 first two from nobody but a router that signs with its secret; without one it is for the router's own process,
 where nobody else can reach it. What is signed is a message's id, time and body, not its other headers.
-`pilot.manifest(endpoint)` is the body that registers it: each capability with the JSON schema of its meta model,
-so that a router refuses a bad `meta` before it sends one. A handler returns a JSON object or a pydantic model,
-or raises one of `router.errors`, which travels as a problem document.
+`pilot.manifest(endpoint)` is the body that registers it: each capability with the JSON schema of its meta
+model, so that a router refuses a bad `meta` before it sends one. A handler returns a JSON object or a
+pydantic model, or raises one of `router.errors`, which travels as a problem document.
 """
 
 from __future__ import annotations
