@@ -79,6 +79,7 @@ class _Connection(asyncio.Protocol):
         self._done: asyncio.Future[Answer] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
+        self._body: list[bytes] = []
         self.closed = False
         self.reusable = False
         self.idle_since = 0.0
@@ -88,7 +89,7 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
+        self._body = []
         self._size = 0
         self._limit = limit
         self._headed = False
@@ -105,7 +106,8 @@ class _Connection(asyncio.Protocol):
         return not (self.closed or self._transport is None or self._transport.is_closing())
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Drop the connection, and what came of an answer: the parser holds on to us for a while."""
+        self._body.clear()
         self.closed = True
         self.reusable = False
         if self._timer is not None:
@@ -186,6 +188,7 @@ class _Connection(asyncio.Protocol):
             self._timer.cancel()
         if done is not None and not done.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body.clear()  # an idle connection need not keep what it brought last
             done.set_result(Answer(self._parser.get_status_code(), self._headers, body))
 
     def _late(self) -> None:
