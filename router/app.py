@@ -13,8 +13,9 @@ from starlette.routing import BaseRoute, Route
 
 from infra.body import Receive
 from infra.redact import Redactor
+from infra.signing import CHALLENGE
 from router.api.http import ASGI, Border, Endpoint, Resource, Send, problem_reply
-from router.errors import AutopilotError, MethodNotAllowed, NotFound
+from router.errors import AutopilotError, MethodNotAllowed, NotFound, Unauthenticated
 from router.trace import Trace
 
 HOT_PATH = "/autopilot/plan"
@@ -45,7 +46,11 @@ def build_app(endpoints: Iterable[Endpoint], border: Border, public: Sequence[Ba
     problems = _Problems(border.redactor)
     starlette = Starlette(
         routes=[*routes, *public],
-        exception_handlers={HTTPException: problems.no_route, Exception: problems.crash},
+        exception_handlers={
+            HTTPException: problems.no_route,
+            AutopilotError: problems.refused,
+            Exception: problems.crash,
+        },
     )
     starlette.router.redirect_slashes = False
     return App(resources[HOT_PATH], starlette)
@@ -63,6 +68,12 @@ class _Problems:
         if error.status_code == 405:
             return self._answer(request, MethodNotAllowed(), error.headers)
         return self._answer(request, NotFound(f"there is nothing at {request.scope['path'][:200]}"))
+
+    async def refused(self, request: Request, error: Exception) -> Response:
+        """Answer what a public route raised; of those, none asks for more than a signature."""
+        assert isinstance(error, AutopilotError)
+        unsigned = isinstance(error, Unauthenticated)
+        return self._answer(request, error, {"www-authenticate": CHALLENGE} if unsigned else None)
 
     async def crash(self, request: Request, _: Exception) -> Response:
         """Answer what a page did not mean to raise; Starlette raises it again, and so it is logged."""

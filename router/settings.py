@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from infra.outbound import LOOPBACK, Allowed, parse_allowed
+from infra.signing import is_secret
 from router.errors import Invalid
 
 _RATE = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,5})")
@@ -63,10 +64,12 @@ class Settings:
     stripe_base_url: str = ""
     smtp_url: Secret = field(default_factory=lambda: Secret(""))
     mail_from: str = "autopilot@localhost"
+    webhook_secrets: tuple[Secret, ...] = ()
 
     def secrets(self) -> list[str]:
         """Return every secret there is, for what has to keep them out of its output."""
         values = [getattr(self, name) for name in self.__slots__]
+        values += self.webhook_secrets
         found = [value.reveal() for value in values if isinstance(value, Secret) and value]
         return [*found, *_passwords(self.smtp_url.reveal())]
 
@@ -114,6 +117,7 @@ def read(environment: Mapping[str, str], *, host: str = "127.0.0.1") -> Settings
         stripe_base_url=given.text("STRIPE_API_BASE"),
         smtp_url=given.secret("AUTOPILOT_SMTP_URL"),
         mail_from=given.text("AUTOPILOT_MAIL_FROM") or "autopilot@localhost",
+        webhook_secrets=_webhook_secrets(given),
     )
     if given.problems:
         raise Invalid(given.problems)
@@ -146,6 +150,16 @@ class _Given:
         if not least <= number <= most:
             self.wrong(name, f"must be a whole number from {least} to {most}")
         return number
+
+
+def _webhook_secrets(given: _Given) -> tuple[Secret, ...]:
+    secrets = given.text("AUTOPILOT_WEBHOOK_SECRET").split()
+    if not all(is_secret(one) for one in secrets):
+        given.wrong(
+            "AUTOPILOT_WEBHOOK_SECRET",
+            "must be secrets with blanks between them, each whsec_ and 24 to 64 bytes in base64",
+        )
+    return tuple(Secret(one) for one in secrets)
 
 
 def _auth(given: _Given, host: str) -> Literal["local", "required"]:

@@ -19,6 +19,7 @@ from autopilots.ai_employee.checkouts import Checkouts, LocalCheckouts, StripeCh
 from autopilots.ai_employee.mail import Mail, OutboxMail, SmtpMail
 from autopilots.ai_employee.returns import returns
 from autopilots.ai_employee.schedule import fire_due
+from autopilots.ai_employee.webhooks import webhooks
 from autopilots.kit import Answered, Parts
 from autopilots.page_deployer.pages import pages
 from infra.blobs import Blobs
@@ -31,7 +32,7 @@ from infra.openai_model import OpenAiModel
 from infra.outbound import Guard
 from infra.pool import Pool
 from infra.redact import Redactor
-from infra.signing import new_secret
+from infra.signing import SeenInTable, Verifier, new_secret
 from infra.table import Table
 from infra.table.sqlite import SqliteTable
 from infra.transport import GuardedTransport
@@ -209,7 +210,7 @@ def build(settings: Settings, *, url: str) -> System:
             record,
             redactor,
         ),
-        [*pages(parts), *returns(), *admin.routes()],
+        [*pages(parts), *returns(), *webhooks(employee, _verifier(settings, table)), *admin.routes()],
     )
     return System(app, table, routes, prober, healer, journal, audit, events, planner, employee, pool, http)
 
@@ -262,6 +263,12 @@ def _model(settings: Settings, pool: Pool) -> Model:
         pool,
         redactor=Redactor(settings.secrets()),
     )
+
+
+def _verifier(settings: Settings, table: Table) -> Verifier | None:
+    """Return what verifies webhooks, None where none are set up. Every process finds the ids in the table."""
+    secrets = [secret.reveal() for secret in settings.webhook_secrets]
+    return Verifier(secrets, time.time, SeenInTable(table, time.time)) if secrets else None
 
 
 def _mail(settings: Settings, blobs: Blobs) -> Mail:
