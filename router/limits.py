@@ -7,7 +7,6 @@ each window exactly the quota passes, whatever the rhythm, and what `RateLimit` 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import NamedTuple, Protocol
 
 from infra.clock import Clock
@@ -67,16 +66,15 @@ class MemoryLimiter:
     def __init__(self, policy: Policy, monotonic: Clock) -> None:
         self.policy = policy
         self._monotonic = monotonic
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._buckets: dict[str, Bucket] = {}
 
     async def take(self, caller: str) -> Standing:
         """See `Limiter.take`."""
         now = self._monotonic()
-        bucket, wait = take(self._buckets.get(caller), self.policy, now)
-        self._buckets[caller] = bucket
-        self._buckets.move_to_end(caller)
+        bucket, wait = take(self._buckets.pop(caller, None), self.policy, now)
+        self._buckets[caller] = bucket  # as the one heard of last
         if len(self._buckets) > MAX_CALLERS:
-            self._buckets.popitem(last=False)
+            del self._buckets[next(iter(self._buckets))]
         return _judge(bucket, wait, self.policy, now)
 
 
