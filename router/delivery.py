@@ -170,7 +170,8 @@ class Delivery:
             if errand.attempts:
                 status = 504 if isinstance(error, Deadline) else 502
                 self._log(errand, errand.attempts[-1].autopilot, status, error.code)
-                await self._audit(errand, status)
+                if _is_high_risk(errand.capability):
+                    await self._audit(errand, status)
             raise
         outcome = Outcome(
             autopilot=candidate.name,
@@ -184,7 +185,8 @@ class Delivery:
             trace_id=errand.message.trace.id,
         )
         self._log(errand, candidate.name, reply.status, "")
-        await self._audit(errand, reply.status)
+        if _is_high_risk(errand.capability):
+            await self._audit(errand, reply.status)
         return outcome
 
     async def _deliver(self, errand: Errand, candidates: tuple[Candidate, ...]) -> tuple[Candidate, Reply]:
@@ -267,7 +269,7 @@ class Delivery:
 
     async def _audit(self, errand: Errand, status: int) -> None:
         """Audit what was sent of high risk. A caller hears of it only with the record written."""
-        if self._record is None or not _is_high_risk(errand.capability):
+        if self._record is None:
             return
         detail = {
             "task": errand.request.task,

@@ -67,10 +67,18 @@ def json(document: Any, status: int = 200, headers: Headers = ()) -> Reply:
     return Reply(status, encode(document), headers)
 
 
+class Noted(NamedTuple):
+    """What an endpoint says for the audit of what it did."""
+
+    target: str
+    changed: bool
+    detail: dict[str, Any]
+
+
 class Call:
     """One HTTP call, admitted."""
 
-    __slots__ = ("_receive", "_scope", "changed", "detail", "headers", "identity", "target", "trace")
+    __slots__ = ("_receive", "_scope", "headers", "identity", "noted", "trace")
 
     def __init__(
         self,
@@ -85,15 +93,12 @@ class Call:
         self.headers = headers
         self.identity = identity
         self.trace = trace
-        self.changed = True
-        """Whether what was done changes anything, so that the audit has to know."""
-        self.target = ""
-        self.detail: dict[str, Any] = {}
+        self.noted: Noted | None = None
+        """What the audit shall know; None for the path alone."""
 
-    def note(self, target: str, **detail: Any) -> None:
-        """Say for the audit what was changed, where the path does not, and how."""
-        self.target = target
-        self.detail = detail
+    def note(self, target: str, *, changed: bool = True, **detail: Any) -> None:
+        """Say for the audit what was done to what, where the path does not, or that nothing was `changed`."""
+        self.noted = Noted(target, changed, detail)
 
     async def body(self) -> bytes:
         """Return the body of a call that says it sends JSON. Raises as `infra.body.read`."""
@@ -221,7 +226,14 @@ class Resource:
                 told, refused = await _counted(self._border.limiter, identity)
                 if refused is not None:
                     raise refused  # noqa: TRY301  as above
-            reply = await self._answer(endpoint, Call(scope, receive, headers, identity, trace))
+            call = Call(scope, receive, headers, identity, trace)
+            if endpoint.scope is Scope.PUBLIC:
+                reply = await endpoint.answer(call)  # also in a full house: it has to be able to tell of it
+            else:
+                with self._border.concurrency:
+                    reply = await endpoint.answer(call)
+            if endpoint.action and _did(call, reply):
+                await self._record(endpoint, call, reply.status)
             if told:
                 status, body, more, media_type, stream = reply  # `_replace` would cost four times as much
                 reply = Reply(status, body, (*more, *told), media_type, stream)
@@ -236,21 +248,12 @@ class Resource:
             reply = problem_reply(self._border.redactor, AutopilotError(), trace.id, told)
         await respond(reply, scope, receive, send)
 
-    async def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
-        """Let an endpoint answer, and record what it did before anybody hears of it."""
-        if endpoint.scope is Scope.PUBLIC:
-            return await endpoint.answer(call)  # also when no more may run: it has to be able to say so
-        with self._border.concurrency:
-            reply = await endpoint.answer(call)
-        if endpoint.action and call.changed and _did(reply):
-            await self._record(endpoint, call, reply.status)
-        return reply
-
     async def _record(self, endpoint: Endpoint, call: Call, status: int) -> None:
+        """Record what was done, before anybody hears of it."""
         if self._border.record is None:
             return
-        detail = {**call.detail, "status": status}
-        deed = Deed(call.identity.name, endpoint.action, call.target or call.at, detail, call.trace.id)
+        target, _, more = call.noted or Noted(call.at, changed=True, detail={})
+        deed = Deed(call.identity.name, endpoint.action, target, {**more, "status": status}, call.trace.id)
         try:
             await self._border.record.write(deed)
         except StoreUnavailable:
@@ -267,9 +270,9 @@ class Resource:
                 log.warning("a denial could not be recorded: %s %s", scope["method"], scope["path"])
 
 
-def _did(reply: Reply) -> bool:
-    """Whether an answer tells of something done now: no refusal, and no repeat of an earlier answer."""
-    return reply.status < 300 and REPLAYED not in reply.headers
+def _did(call: Call, reply: Reply) -> bool:
+    """Whether something was changed now: by no refusal, no dry run, and no repeat of an earlier answer."""
+    return reply.status < 300 and REPLAYED not in reply.headers and (call.noted is None or call.noted.changed)
 
 
 async def _counted(limiter: Limiter, identity: Identity) -> tuple[Headers, RateLimited | None]:

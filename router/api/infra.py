@@ -75,8 +75,7 @@ class InfraApi:
 
         async def work() -> Reply:
             report = await self._healer.ensure(wanted, dry_run=dry_run, meant=meant)
-            call.changed = not dry_run
-            call.note("infrastructure", created=report.document()["created"])
+            call.note("infrastructure", changed=not dry_run, created=report.document()["created"])
             return json(report.document(), 200 if report.ok else 502)
 
         return await self._once.answer(call, "ensure-infra", body, seconds=_SECONDS, work=work)

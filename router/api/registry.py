@@ -141,7 +141,7 @@ class RegistryApi:
             raise Invalid(fields.problems)
         # Not under an idempotency key, with which the secret would be kept: whoever lost it rotates again.
         record, until = await self._registry.rotate(name, overlap=overlap)
-        call.note("", overlap_seconds=overlap)
+        call.note(call.path("name"), overlap_seconds=overlap)
         answer = {
             "ok": True,
             "autopilot": name,
