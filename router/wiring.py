@@ -29,7 +29,7 @@ from infra.keyfile import key_in
 from infra.local import LocalProvider
 from infra.model import Model, Offline
 from infra.openai_model import OpenAiModel
-from infra.outbound import Guard
+from infra.outbound import Guard, own_places
 from infra.pool import Pool
 from infra.redact import Redactor
 from infra.signing import SeenInTable, Verifier, new_secret
@@ -147,7 +147,7 @@ def build(settings: Settings, *, url: str) -> System:
     blobs = FolderBlobs(settings.data / "r2")
     mail = _mail(settings, blobs)  # may refuse the settings: before anything is opened
     table = open_table(settings)
-    guard = Guard(settings.allowed)
+    guard = Guard(settings.allowed, own=own_places(url, settings.public_url))
     pool = Pool(guard)
     http = httpx.AsyncClient(transport=GuardedTransport(pool), trust_env=False, timeout=30.0)
     routes = Routes(table, clock=time.time, monotonic=time.monotonic)
