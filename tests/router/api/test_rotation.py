@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
+from autopilots.kit import Call, Meta, Parts, Pilot
 from infra.clock import rfc3339
-from infra.signing import is_secret, verify
+from infra.signing import Verifier, is_secret, verify
+from router.planner import Caller
+from router.serve import _Server, url_of
 from router.settings import read
+from router.trace import Trace
 from router.wiring import System, build
 from tests.router.api.conftest import client_of, register
+from tests.router.parts import asking
 from tests.upstream import Received, Upstream
 
 CAP = "count.one"
@@ -167,3 +177,85 @@ async def test_rotating_takes_the_right_to_register_that_name(tmp_path: Path, up
         assert (await rotate(api)).status_code == 401
     await system.close()
     assert statuses == {"register:counter": 201, "register:other": 403, "register": 201, "read": 403}
+
+
+# A rotation under load
+
+
+class Number(Meta):
+    """Which task this is."""
+
+    n: int
+
+
+pilot: Pilot[Parts] = Pilot("counter", "Counts")
+
+
+@pilot.capability("count.one")
+async def count(meta: Number, call: Call[Parts]) -> dict[str, int]:
+    """Give the number back."""
+    return {"n": meta.n}
+
+
+class Restarting:
+    """The counter's process, which an operator can start anew with other secrets."""
+
+    def __init__(self) -> None:
+        self.app: Any = None
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+    def start(self, *secrets: str) -> None:
+        """Serve with these secrets from now on."""
+        parts: Any = None
+        self.app = pilot.app(parts, verifier=Verifier(secrets, time.time))
+
+
+@asynccontextmanager
+async def listening(app: Restarting) -> AsyncIterator[str]:
+    """Serve an app on a loopback socket; give its URL."""
+    # Named by its protocol, asyncio knows it for TCP and sends at once what is written.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
+        bound.bind(("127.0.0.1", 0))
+        server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, ws="none"))
+        serving = asyncio.create_task(server.serve([bound]))
+        await server.answering.wait()
+        try:
+            yield url_of(bound)
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def test_no_task_is_refused_while_a_secret_is_rotated(api: httpx.AsyncClient, system: System) -> None:
+    """Of 1,000 tasks over HTTP all are done: the secret changes, and the autopilot changes over twice."""
+    process = Restarting()
+    secrets: list[str] = []
+    done = 0
+
+    async def second_secret() -> None:
+        secrets.append((await rotate(api)).json()["signing_secret"])
+
+    async def both() -> None:
+        process.start(*reversed(secrets))
+
+    async def new_alone() -> None:
+        process.start(secrets[1])
+
+    events: dict[int, Callable[[], Awaitable[None]]] = {250: second_secret, 500: both, 750: new_alone}
+
+    async def worker(numbers: range) -> None:
+        nonlocal done
+        for number in numbers:
+            outcome = await system.planner.plan(asking(CAP, {"n": number}), Caller(Trace()))
+            assert (outcome.status, bytes(outcome.result)) == (200, b'{"n":%d}' % number)
+            done += 1
+            if event := events.pop(done, None):
+                await event()
+
+    async with listening(process) as url:
+        secrets.append((await register(api, "counter", url, CAP)).json()["signing_secret"])
+        process.start(secrets[0])
+        await asyncio.gather(*(worker(range(start, 1000, 10)) for start in range(10)))
+    assert (done, events) == (1000, {})
