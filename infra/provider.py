@@ -80,10 +80,6 @@ class Unread(NamedTuple):
     message: str
     hint: str
 
-    def document(self) -> dict[str, Any]:
-        """Return it as the part of diagnose it stands for."""
-        return {"error": self._asdict()}
-
 
 class ProviderFailed(AutopilotError):
     """Raise when a provider does not do what it was asked; adapters raise kinds of it.
@@ -160,6 +156,7 @@ class Provider(Protocol):
     """What an adapter has to do. `tests/contract/test_providers.py` holds all of them to it.
 
     `find`, `create` and `update` raise an `AutopilotError`; those with `done` set may have had an effect.
+    `inventory` and `diagnose` raise nothing: what they cannot read they say.
     """
 
     name: str

@@ -1,13 +1,18 @@
-"""Keeps what registered autopilots need in existence: on demand, and in one pass over all of them."""
+"""Keeps what registered autopilots need in existence: all of it in one pass, or what somebody asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import msgspec
+
 from infra.clock import Clock, NewId, rfc3339
-from infra.former import Provider, Report, Resource, Want, by_kind, ensure, wants
-from infra.redact import Redactor
-from infra.table import Table, claim, release
+from infra.ensure import Ensurer, Report, by_kind, report_of
+from infra.plan import Action, Demand, View, union
+from infra.provider import KINDS, Inventory, Resource, Want
+from infra.table import MAX_DOCUMENT, Lease, Table, claim, release
+from router.demand import demanded
 from router.errors import Conflict
 from router.registry import Registry
 
@@ -21,86 +26,158 @@ class Healer:
     """Compares what is needed with what there is, and creates what is missing."""
 
     def __init__(
-        self,
-        registry: Registry,
-        provider: Provider,
-        table: Table,
-        *,
-        clock: Clock,
-        new_id: NewId,
-        redactor: Redactor,
+        self, registry: Registry, ensurer: Ensurer, table: Table, *, clock: Clock, new_id: NewId
     ) -> None:
         self._registry = registry
-        self._provider = provider
+        self._ensurer = ensurer
         self._table = table
         self._clock = clock
         self._new_id = new_id
-        self._redactor = redactor
-
-    async def needed(self) -> dict[Want, list[str]]:
-        """Return everything registered autopilots need, each with the names of those who need it."""
-        needed: dict[Want, list[str]] = {}
-        after: str | None = None
-        while True:
-            records, after = await self._registry.page(after=after, limit=500)
-            for record in records:
-                for want in wants(record.autopilot.needs):
-                    needed.setdefault(want, []).append(record.autopilot.name)
-            if after is None:
-                return needed
-
-    async def ensure(self, wanted: list[Want] | None, *, dry_run: bool) -> Report:
-        """Create what is missing of `wanted`, or of everything needed when it is None."""
-        if wanted is None:
-            wanted = list(await self.needed())
-        report = await ensure(self._provider, wanted, dry_run=dry_run)
-        # What a provider said is shown, and kept for months.
-        report.errors = self._redactor.value(report.errors)
-        return report
 
     async def heal(self) -> dict[str, Any]:
-        """Run one pass over everything needed and keep its report. Raises `Conflict` while another runs."""
+        """Run one pass over everything needed and keep its report. Raises `Conflict` while another runs.
+
+        Its steps: lease, needs, inventory, plan, check, apply and record, report.
+        """
         owner = self._new_id("heal")
-        lease = await claim(self._table, self._clock, _LEASE, owner, _LEASE_SECONDS)
-        if lease is None:
-            raise Conflict("another pass is running")
+        lease = await self._lease(owner)
         try:
             started = self._clock()
-            report = await self.ensure(None, dry_run=False)
-            document = {"id": owner, "timestamp": rfc3339(started), **report.document()}
-            kept = {key: value for key, value in document.items() if key != "skipped"}
-            # What was left as it is would fill the store: nearly everything, four times an hour.
-            kept["plan"] = [action for action in document["plan"] if action["action"] != "keep"]
-            await self._table.put(
-                (_PASSES, f"{int(started * 1000):013d}-{owner}"), kept, expires_at=started + _KEEP_SECONDS
-            )
-            return document
+            needs = await demanded(self._registry)
+            view = await self._inventory(needs)
+            plan = self._ensurer.plan(needs, view)
+            lease = await self._check(lease)
+            report = await self._apply(plan, view, lease)
+            return await self._report(report, owner, started)
         finally:
             await release(self._table, lease)
 
-    async def drift(self, inventory: list[Resource]) -> dict[str, Any]:
-        """Return what is needed but missing, and what exists but nobody needs."""
-        needed = await self.needed()
-        there = {(one.kind, one.name) for one in inventory}
-        names = {(want.kind, want.name) for want in needed}
-        missing = [
-            {"kind": want.kind, "name": want.name, "needed_by": by}
-            for want, by in needed.items()
-            if (want.kind, want.name) not in there
-        ]
-        unmanaged = [
-            {"kind": one.kind, "name": one.name} for one in inventory if (one.kind, one.name) not in names
-        ]
-        return {"missing": missing, "unmanaged": unmanaged}
+    async def ensure(
+        self, wanted: Sequence[Want] | None, *, dry_run: bool, meant: Collection[str] = ()
+    ) -> Report:
+        """Create what is missing of `wanted`, or of everything needed when it is None.
+
+        `meant` has names that are no typing errors, though something else is called nearly so. Beside a pass
+        nothing is made twice: the ledger sees to that.
+        """
+        needs = await demanded(self._registry)
+        demands = _of(wanted, needs)
+        view = await self._inventory(demands)
+        needed = {demand.want.key for demand in needs}
+        plan = self._ensurer.plan(demands, view, needed=needed, meant=meant)
+        if dry_run:
+            return report_of(plan, dry_run=True)
+        return await self._ensurer.apply(plan, view, by=self._new_id("ensure"))
+
+    async def drift(self, found: Inventory) -> dict[str, Any]:
+        """Return how what was `found` differs from what is needed. Raises `StoreUnavailable`.
+
+        `missing` and `changed` things are needed, `unmanaged` ones are needed by nobody; of the kinds in
+        `unread` nothing is known.
+        """
+        needs = await demanded(self._registry)
+        view = await self._ensurer.survey([demand.want for demand in needs], found)
+        plan = self._ensurer.plan(needs, view)
+        there = {one.key for one in view.resources}
+        known = [one for one in plan if one.want.kind not in view.unread and one.want.key not in view.unsure]
+        names = {one.want.key for one in plan}
+        return {
+            "missing": [_differing(one) for one in known if one.want.key not in there],
+            "changed": [_differing(one) for one in known if one.want.key in there and _is_changed(one)],
+            "unmanaged": [
+                {"kind": one.kind, "name": one.name} for one in view.resources if one.key not in names
+            ],
+            "unread": [kind for kind in KINDS if kind in view.unread],
+        }
+
+    async def _lease(self, owner: str) -> Lease:
+        lease = await claim(self._table, self._clock, _LEASE, owner, _LEASE_SECONDS)
+        if lease is None:
+            raise Conflict("another pass is running")
+        return lease
+
+    async def _inventory(self, demands: Sequence[Demand]) -> View:
+        return await self._ensurer.survey([demand.want for demand in demands])
+
+    async def _check(self, lease: Lease) -> Lease:
+        """Renew the lease. Raises `Conflict` when it ran out: another pass may have begun meanwhile."""
+        renewed = await claim(self._table, self._clock, lease.key, lease.owner, _LEASE_SECONDS)
+        if renewed is None or renewed.fence != lease.fence:
+            raise Conflict("the pass took too long to look and lost its lease; nothing was changed")
+        return renewed
+
+    async def _apply(self, plan: list[Action], view: View, lease: Lease) -> Report:
+        return await self._ensurer.apply(
+            plan, view, by=lease.owner, may_go_on=lambda: self._clock() < lease.until
+        )
+
+    async def _report(self, report: Report, owner: str, started: float) -> dict[str, Any]:
+        document = {"id": owner, "timestamp": rfc3339(started), **report.document()}
+        sort = f"{int(started * 1000):013d}-{owner}"
+        await self._table.put((_PASSES, sort), _kept(document), expires_at=started + _KEEP_SECONDS)
+        return document
 
 
-def shown(inventory: list[Resource]) -> dict[str, Any]:
-    """Return an inventory in the spelling of the seed's diagnose."""
-    kinds = by_kind(inventory)
+def _kept(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a report: not what was left as it is, of long lists what fits the store."""
+    kept = {name: value for name, value in document.items() if name != "skipped"}
+    kept["plan"] = [action for action in document["plan"] if action["action"] != "keep"]
+    for most in (500, 100, 20, 1):
+        cut = _cut(kept, most)
+        if len(msgspec.json.encode(cut)) < MAX_DOCUMENT:
+            break
+    return cut
+
+
+def _cut(report: dict[str, Any], most: int) -> dict[str, Any]:
+    """Return a report with lists of at most so many; `omitted` counts what is left out of them."""
+    lists = [report[name] for name in ("plan", "errors", "alerts")] + list(report["created"].values())
     return {
-        "kv": [{"id": one["id"], "title": one["name"]} for one in kinds["kv"]],
-        "r2": [{"name": one["name"]} for one in kinds["r2"]],
-        "workers": [one["name"] for one in kinds["workers"]],
-        "d1": [{"id": one["id"], "name": one["name"]} for one in kinds["d1"]],
-        "queues": [{"id": one["id"], "name": one["name"]} for one in kinds["queues"]],
+        **report,
+        "created": {kind: found[:most] for kind, found in report["created"].items()},
+        "errors": report["errors"][:most],
+        "alerts": report["alerts"][:most],
+        "plan": [{**action, "needed_by": action["needed_by"][:most]} for action in report["plan"][:most]],
+        "omitted": sum(max(0, len(found) - most) for found in lists),
     }
+
+
+def _of(wanted: Sequence[Want] | None, needs: list[Demand]) -> list[Demand]:
+    """Return the demands that were asked for; who else needs the same thing has a say in how it is to be."""
+    if wanted is None:
+        return needs
+    asked = {want.key for want in wanted}
+    others = {one.want.key: one for one in needs if one.want.key in asked}
+    claims = [("", want) for want in wanted]
+    claims += [(name, one.want) for one in others.values() for name in one.needed_by]
+    return [_with(one, others.get(one.want.key)) for one in union(claims)]
+
+
+def _with(demand: Demand, other: Demand | None) -> Demand:
+    return demand._replace(conflict=other.conflict) if other and other.conflict else demand
+
+
+def _is_changed(action: Action) -> bool:
+    return action.action == "update" or action.code in {"not_ours", "elsewhere"}
+
+
+def _differing(action: Action) -> dict[str, Any]:
+    document = action.document()
+    return {name: document[name] for name in ("kind", "name", "needed_by", "why")}
+
+
+def shown(found: Inventory) -> dict[str, Any]:
+    """Return an inventory in the spelling of the seed's diagnose; `Unread` in place of what was not read."""
+    kinds = by_kind(found.resources)
+    lists: dict[str, Any] = {
+        "kv": [{"id": one["id"], "title": one["name"]} for one in kinds["kv"]],
+        "r2": [_bucket(one) for one in found.resources if one.kind == "r2"],
+        "workers": [one["name"] for one in kinds["workers"]],
+        "d1": kinds["d1"],
+        "queues": kinds["queues"],
+    }
+    return {**lists, **found.unread}
+
+
+def _bucket(one: Resource) -> dict[str, str]:
+    return {"name": one.name, **({"jurisdiction": one.jurisdiction} if one.jurisdiction else {})}

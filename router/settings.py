@@ -65,6 +65,8 @@ class Settings:
     smtp_url: Secret = field(default_factory=lambda: Secret(""))
     mail_from: str = "autopilot@localhost"
     webhook_secrets: tuple[Secret, ...] = ()
+    heal_max_creations: int = 20
+    recreate_vanished: bool = False
 
     def secrets(self) -> list[str]:
         """Return every secret there is, for what has to keep them out of its output."""
@@ -118,6 +120,8 @@ def read(environment: Mapping[str, str], *, host: str = "127.0.0.1") -> Settings
         smtp_url=given.secret("AUTOPILOT_SMTP_URL"),
         mail_from=given.text("AUTOPILOT_MAIL_FROM") or "autopilot@localhost",
         webhook_secrets=_webhook_secrets(given),
+        heal_max_creations=given.number("AUTOPILOT_HEAL_MAX_CREATIONS", 20, least=0, most=1000),
+        recreate_vanished=given.truth("AUTOPILOT_RECREATE_VANISHED"),
     )
     if given.problems:
         raise Invalid(given.problems)
@@ -150,6 +154,13 @@ class _Given:
         if not least <= number <= most:
             self.wrong(name, f"must be a whole number from {least} to {most}")
         return number
+
+    def truth(self, name: str) -> bool:
+        """Return whether something is wanted; it is not unless it is said."""
+        text = self.text(name) or "no"
+        if text not in {"yes", "no"}:
+            self.wrong(name, "must be yes or no")
+        return text == "yes"
 
 
 def _webhook_secrets(given: _Given) -> tuple[Secret, ...]:

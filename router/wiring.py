@@ -25,11 +25,13 @@ from autopilots.page_deployer.pages import pages
 from infra.blobs import Blobs
 from infra.blobs.folder import FolderBlobs
 from infra.clock import new_id
+from infra.ensure import Ensurer
 from infra.keyfile import key_in
 from infra.local import LocalProvider
 from infra.model import Model, Offline
 from infra.openai_model import OpenAiModel
 from infra.outbound import Guard, own_places
+from infra.plan import Allowance
 from infra.pool import Pool
 from infra.redact import Redactor
 from infra.signing import SeenInTable, Verifier, new_secret
@@ -156,11 +158,12 @@ def build(settings: Settings, *, url: str) -> System:
     health = HealthBook(time.monotonic)
     chooser = Chooser(routes, health)
     journal = Journal(table, clock=time.time, writer=new_id("w"))
-    provider = LocalProvider(table, settings.data, time.time)
+    provider = LocalProvider(table, settings.data, time.time, new_id)
     local: dict[str, LocalApp] = {}
     forward = Forward(pool, local, time.time)
-    readiness = Readiness(registry, provider, time.monotonic)
     redactor = Redactor(settings.secrets())
+    ensurer = Ensurer(provider, table, clock=time.time, allowance=_allowance(settings), redactor=redactor)
+    readiness = Readiness(registry, ensurer, time.monotonic)
     audit = Audit(table, key=audit_key(settings), clock=time.time, writer=new_id("w"), redactor=redactor)
     events = Events(table, clock=time.time, writer=new_id("w"), redactor=redactor)
     record = Record(audit, events)
@@ -188,7 +191,7 @@ def build(settings: Settings, *, url: str) -> System:
     employee = EmployeeParts(**vars(parts), mail=mail, checkouts=_checkouts(settings, parts, http))
     local.update(_apps(parts, employee))
     prober = Prober(registry, routes, forward, health)
-    healer = Healer(registry, provider, table, clock=time.time, new_id=new_id, redactor=redactor)
+    healer = Healer(registry, ensurer, table, clock=time.time, new_id=new_id)
     keys = Keys(table, clock=time.time, monotonic=time.monotonic, random_bytes=os.urandom)
     once = Once(Idempotency(table, time.time), redactor)
     endpoints = [
@@ -213,6 +216,11 @@ def build(settings: Settings, *, url: str) -> System:
         [*pages(parts), *returns(), *webhooks(employee, _verifier(settings, table)), *admin.routes()],
     )
     return System(app, table, routes, prober, healer, journal, audit, events, planner, employee, pool, http)
+
+
+def _allowance(settings: Settings) -> Allowance:
+    """Return what an unattended pass may do."""
+    return Allowance(settings.heal_max_creations, settings.recreate_vanished)
 
 
 def _parts(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import get_args, get_type_hints
 
-from infra.former import KINDS, Action
+from infra.plan import Action
+from infra.provider import KINDS, Permission
 from router.health import State
 from router.openapi.grammar import TIME, Json, closed, listed, ref
 from router.openapi.requests import REGISTRATION
@@ -19,11 +20,13 @@ _TRACE: Json = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
 _NAME_OR_NULL: Json = {"anyOf": [ref("Name"), {"type": "null"}]}
 _TASK: Json = {"type": ["string", "null"], "description": "Null when a capability was asked for."}
 _BY_KIND: Json = closed({kind: listed(ref("Resource")) for kind in KINDS})
+_TROUBLE: Json = closed({"kind": _KIND, "name": _TEXT, "code": _TEXT, "message": _TEXT, "hint": _TEXT})
 _REPORT: Json = {
     "ok": {**_FLAG, "description": "Whether all that is wanted exists."},
     "created": _BY_KIND,
     "skipped": {**_BY_KIND, "description": "What existed already."},
-    "errors": listed(closed({"kind": _KIND, "name": _TEXT, "code": _TEXT, "message": _TEXT})),
+    "errors": listed(_TROUBLE, description="What of it does not, and why."),
+    "alerts": listed(_TROUBLE, description="What a person has to look at; without a name: a whole kind."),
     "plan": listed(
         closed(
             {
@@ -31,6 +34,7 @@ _REPORT: Json = {
                 "kind": _KIND,
                 "name": _TEXT,
                 "why": _TEXT,
+                "needed_by": listed(ref("Name")),
             }
         )
     ),
@@ -168,6 +172,14 @@ _REGISTERED: Json = {
         }
     ),
 }
+_DIFFERING: Json = closed({"kind": _KIND, "name": _TEXT, "needed_by": listed(ref("Name")), "why": _TEXT})
+_PERMISSION: Json = closed(
+    {
+        **dict.fromkeys(Permission._fields, _TEXT),
+        "has": {"enum": list(get_args(get_type_hints(Permission)["has"]))},
+        "evidence": {"enum": list(get_args(get_type_hints(Permission)["evidence"]))},
+    }
+)
 _PROVIDED: Json = {
     "Resource": closed({"name": _TEXT, "id": _TEXT}),
     "Report": closed(_REPORT, description="What was found and done."),
@@ -179,44 +191,39 @@ _PROVIDED: Json = {
     "Diagnosis": closed(
         {
             "provider": {"enum": ["cloudflare", "local"]},
-            "token": _readable(closed({"id": {"type": ["string", "null"]}, "status": _TEXT, "kind": _TEXT})),
-            "permissions": listed(
-                closed(
-                    {
-                        "permission": _TEXT,
-                        "needs": _TEXT,
-                        "has": {"enum": ["Edit", "Read", "None", "Unknown"]},
-                        "probe": {},
-                    }
-                )
+            "token": _readable(
+                {
+                    "type": "object",
+                    "properties": {"id": {"type": ["string", "null"]}, "status": _TEXT, "kind": _TEXT},
+                    "required": ["id", "status", "kind"],
+                }
             ),
-            "missing": listed(_TEXT),
+            "permissions": _readable(listed(_PERMISSION)),
+            "missing": listed(_TEXT, description="Permission groups, named as the API names them."),
+            "link": {**_TEXT, "description": "Where a token with what is missing can be created."},
             "note": _TEXT,
-            "resources": _readable(
-                closed(
-                    {
-                        "kv": listed(closed({"id": _TEXT, "title": _TEXT})),
-                        "r2": listed(closed({"name": _TEXT})),
-                        "workers": listed(_TEXT),
-                        "d1": listed(ref("Resource")),
-                        "queues": listed(ref("Resource")),
-                    }
-                )
+            "resources": closed(
+                {
+                    "kv": _readable(listed(closed({"id": _TEXT, "title": _TEXT}))),
+                    "r2": _readable(listed(closed({"name": _TEXT, "jurisdiction": _TEXT}, "jurisdiction"))),
+                    "workers": _readable(listed(_TEXT)),
+                    "d1": _readable(listed(ref("Resource"))),
+                    "queues": _readable(listed(ref("Resource"))),
+                }
             ),
             "drift": _readable(
                 closed(
                     {
-                        "missing": listed(
-                            closed({"kind": _KIND, "name": _TEXT, "needed_by": listed(ref("Name"))})
-                        ),
+                        "missing": listed(_DIFFERING),
+                        "changed": listed(_DIFFERING),
                         "unmanaged": listed(closed({"kind": _KIND, "name": _TEXT})),
+                        "unread": listed(_KIND, description="Kinds of which nothing is known."),
                     }
                 )
             ),
             "timestamp": TIME,
         },
-        "permissions",
-        "missing",
+        "link",
         "note",
     ),
 }

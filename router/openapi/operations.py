@@ -268,6 +268,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "infrastructure",
         {200: "Diagnosis", 207: "Diagnosis", 502: "Diagnosis"},
         PARAMETERS,
+        parameters=(
+            _query(
+                "probe_writes",
+                {"enum": ["true", "false"], "default": "false"},
+                "Also find out what may be written, by creations that cannot succeed.",
+            ),
+        ),
         description="200 when every part could be read, 207 when some could, 502 when none could.",
     ),
     ("POST", "/autopilot/ensure-infra"): Operation(

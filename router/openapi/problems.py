@@ -42,7 +42,7 @@ MORE: dict[str, tuple[Json, bool]] = {
     ),
     "not_ready": (
         {
-            "details": listed(closed({"kind": _TEXT, "name": _TEXT, "code": _TEXT, "message": _TEXT})),
+            "details": listed(closed(dict.fromkeys(("kind", "name", "code", "message", "hint"), _TEXT))),
             "autopilot": ref("Name"),
             "hint": _TEXT,
         },

@@ -281,9 +281,16 @@ SCHEMAS: Json = {
                 "description": "Without it: all that registered autopilots need.",
             },
             "dry_run": {"type": "boolean", "default": False, "description": "Plan, but create nothing."},
+            "meant": listed(
+                text(128),
+                maxItems=MAX_NEEDS,
+                default=[],
+                description="New names that are no typing errors, though something else is called nearly so.",
+            ),
         },
         "want",
         "dry_run",
+        "meant",
         description="What has to exist.",
     ),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from infra.clock import Clock
-from infra.former import Resource, Want, digest_of
-from infra.redact import Redactor
+from infra.ensure import Ensurer
+from infra.provider import Bound, Diagnosis, Inventory, Resource, Unread, Want, digest_of
 from infra.table import Document, Item, Key, Page, Table, Write
 from infra.table.sqlite import SqliteTable
 from router.catalogue import Catalogue
@@ -131,35 +131,42 @@ class FakeProvider:
     """Storage in memory that can refuse."""
 
     name = "local"
+    place = "fake"
 
     def __init__(self) -> None:
         self.there: list[Resource] = []
         self.inventories = 0
         self.created: list[Want] = []
+        """What was created or updated, in order."""
         self.refuses: dict[str, AutopilotError] = {}
         """By the name of what it does not make."""
-        self.broken: AutopilotError | None = None
+        self.unread: dict[str, Unread] = {}
+        """By kind, what cannot be listed."""
         self.gate: asyncio.Event | None = None
 
-    async def inventory(self) -> list[Resource]:
+    async def inventory(self) -> Inventory:
         self.inventories += 1
         if self.gate is not None:
             await self.gate.wait()
-        if self.broken is not None:
-            raise self.broken
-        return list(self.there)
+        return Inventory([one for one in self.there if one.kind not in self.unread], dict(self.unread))
 
-    async def create(self, want: Want) -> Resource:
+    async def find(self, want: Want, id: str = "") -> Resource | None:  # noqa: A002  as in the port
+        return next((one for one in self.there if one.key == want.key), None)
+
+    async def create(self, want: Want, bound: Bound) -> Resource:
         if want.name in self.refuses:
             raise self.refuses[want.name]
-        digest = digest_of(want.content) if want.kind == "workers" else ""
-        resource = Resource(want.kind, want.name, f"id-{want.name}", digest)
+        digest = digest_of(want, bound)
+        resource = Resource(*want.key, f"id-{want.name}", digest, want.jurisdiction, ours=True)
         self.created.append(want)
-        self.there.append(resource)
+        self.there = [one for one in self.there if one.key != want.key] + [resource]
         return resource
 
-    async def diagnose(self) -> Mapping[str, Any]:
-        return {"token": {"status": "none"}}
+    async def update(self, want: Want, bound: Bound) -> Resource:
+        return await self.create(want, bound)
+
+    async def diagnose(self, found: Inventory, *, probe_writes: bool) -> Diagnosis:
+        return Diagnosis({"status": "none"})
 
 
 class FakeForward(Forward):
@@ -208,6 +215,7 @@ class Core:
     health: HealthBook
     chooser: Chooser
     provider: FakeProvider
+    ensurer: Ensurer
     readiness: Readiness
     forward: FakeForward
     journal: Journal
@@ -254,7 +262,8 @@ def core(table: Table, clock: FakeClock) -> Core:
     health = HealthBook(clock)
     chooser = Chooser(routes, health)
     provider = FakeProvider()
-    readiness = Readiness(registry, provider, clock)
+    ensurer = Ensurer(provider, watched, clock=clock, patience=0.2)
+    readiness = Readiness(registry, ensurer, clock)
     forward = FakeForward()
     journal = Journal(watched, clock=clock, writer="w1")
     delivery = Delivery(
@@ -280,13 +289,14 @@ def core(table: Table, clock: FakeClock) -> Core:
         health,
         chooser,
         provider,
+        ensurer,
         readiness,
         forward,
         journal,
         delivery,
         planner,
         Prober(registry, routes, forward, health),
-        Healer(registry, provider, watched, clock=clock, new_id=ids, redactor=Redactor()),
+        Healer(registry, ensurer, watched, clock=clock, new_id=ids),
     )
 
 

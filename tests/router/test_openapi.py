@@ -15,7 +15,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from infra.former import KINDS
+from infra.provider import KINDS
 from router.api.http import Border, Endpoint, Reply, Resource
 from router.api.openapi import OpenApi
 from router.app import build_app

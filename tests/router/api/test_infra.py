@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from infra.former import Resource
 from infra.local import LocalProvider
+from infra.provider import KINDS, Diagnosis, Inventory, Permission, Unread
 from infra.redact import Redactor
 from infra.table import Put
 from infra.table.sqlite import SqliteTable
@@ -19,7 +18,6 @@ from router.api.http import Call
 from router.api.infra import InfraApi
 from router.api.once import Once
 from router.auth import ANYONE
-from router.errors import Forbidden
 from router.idempotency import Idempotency
 from router.trace import Trace
 from router.wiring import System
@@ -61,7 +59,8 @@ async def test_diagnose_has_every_part_of_the_contract(api: httpx.AsyncClient) -
     assert body["token"] == {"id": None, "status": "none", "kind": "local"}
     assert "stand in for Cloudflare" in body["note"]
     assert body["resources"] == NOTHING
-    assert body["drift"] == {"missing": [], "unmanaged": []}
+    assert (body["permissions"], body["missing"]) == ([], [])
+    assert body["drift"] == {"missing": [], "changed": [], "unmanaged": [], "unread": []}
 
 
 async def test_diagnose_shows_resources_in_the_seeds_spelling(api: httpx.AsyncClient) -> None:
@@ -82,49 +81,105 @@ async def test_drift_names_what_is_missing_and_what_nobody_needs(api: httpx.Asyn
     await ensure(api, want={"r2Buckets": ["assets"], "queues": ["old-jobs"]})
     drift = (await api.get("/autopilot/diagnose")).json()["drift"]
     assert drift == {
-        "missing": [{"kind": "r2", "name": "private", "needed_by": ["a", "b"]}],
+        "missing": [{"kind": "r2", "name": "private", "needed_by": ["a", "b"], "why": "it does not exist"}],
+        "changed": [],
         "unmanaged": [{"kind": "queues", "name": "old-jobs"}],
+        "unread": [],
     }
 
 
 async def test_a_part_that_cannot_be_read_says_why(api: httpx.AsyncClient, system: System) -> None:
-    """With the store gone the token is still shown, resources and drift are errors, and that is a 207."""
+    """With the store gone each kind that lives in it is an error, the others are listed: that is a 207."""
     await system.table.close()
     answer = await api.get("/autopilot/diagnose")
     body = answer.json()
     assert answer.status_code == 207
     assert body["token"]["status"] == "none"
-    assert body["resources"] == body["drift"]
-    assert body["resources"]["error"]["code"] == "store_unavailable"
-    assert set(body["resources"]["error"]) == {"code", "message", "hint"}
+    for part in (body["resources"]["kv"], body["resources"]["queues"], body["drift"]):
+        assert set(part["error"]) == {"code", "message", "hint"}
+        assert part["error"]["code"] == "store_unavailable"
+    assert (body["resources"]["r2"], body["resources"]["workers"], body["resources"]["d1"]) == ([], [], [])
 
 
-async def test_when_no_part_can_be_read_that_is_a_502(system: System) -> None:
-    """With a provider that refuses everything token, resources and drift are errors with its code."""
+LOST = Unread("10000", "Authentication error, token secret-token-1", "Give the token more permissions.")
 
-    class Refusing(LocalProvider):
-        name = "cloudflare"
 
-        async def inventory(self) -> list[Resource]:
-            raise Forbidden("Authentication error [code: 10000]")
+class Lame(LocalProvider):
+    """A provider that can read nothing but what it is told to."""
 
-        async def diagnose(self) -> Mapping[str, Any]:
-            raise Forbidden("Authentication error [code: 10000]")
+    name = "cloudflare"
+    token = True
 
-    once = Once(Idempotency(system.table, lambda: 0.0), Redactor())
-    provider = Refusing(system.table, Path(), lambda: 0.0)
-    [endpoint, *_] = InfraApi(system.healer, provider, lambda: 0.0, once, Redactor()).endpoints()
+    async def inventory(self) -> Inventory:
+        return Inventory([], dict.fromkeys(KINDS, LOST))
+
+    async def diagnose(self, found: Inventory, *, probe_writes: bool) -> Diagnosis:
+        row = Permission(
+            "Workers KV Storage", "Edit", "None", f"writes: {probe_writes}", "read", "hint", "link"
+        )
+        if self.token:
+            token = {"id": "t", "status": "active", "kind": "user"}
+            return Diagnosis(token, [row], ["Workers KV Storage Write"], "https://dash.example")
+        return Diagnosis(LOST, LOST)
+
+
+async def diagnosis(system: System, folder: Path, *, token: bool, query: str = "") -> tuple[int, Any]:
+    """Return the status and body of a diagnosis by a provider that can read nothing else."""
+    provider = Lame(system.table, folder, lambda: 0.0, str)
+    provider.token = token
+    redactor = Redactor(["secret-token-1"])
+    once = Once(Idempotency(system.table, lambda: 0.0), redactor)
+    [endpoint, *_] = InfraApi(system.healer, provider, lambda: 0.0, once, redactor).endpoints()
 
     async def nothing() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    answer = await endpoint.answer(Call({}, nothing, {}, ANYONE, Trace()))
-    body = json.loads(answer.body)
-    assert answer.status == 502
+    scope = {"query_string": query.encode()}
+    answer = await endpoint.answer(Call(scope, nothing, {}, ANYONE, Trace()))
+    return answer.status, json.loads(answer.body)
+
+
+async def test_when_no_part_can_be_read_that_is_a_502(system: System, tmp_path: Path) -> None:
+    """Token, permissions, every kind and drift are errors with the provider's code, and without secrets."""
+    status, body = await diagnosis(system, tmp_path, token=False)
+    assert status == 502
     assert body["provider"] == "cloudflare"
-    for part in ("token", "resources", "drift"):
-        assert body[part]["error"]["code"] == "forbidden"
-        assert "10000" in body[part]["error"]["message"]
+    for part in (body["token"], body["permissions"], *body["resources"].values(), body["drift"]):
+        assert part["error"]["code"] == "10000"
+        assert part["error"]["hint"] == "Give the token more permissions."
+        assert part["error"]["message"].startswith("Authentication error")
+        assert "secret-token-1" not in part["error"]["message"]
+
+
+async def test_what_a_token_may_do_is_shown_with_what_it_is_known_by(system: System, tmp_path: Path) -> None:
+    """Permissions with their evidence, the groups that are missing, and where to get a token with them."""
+    status, body = await diagnosis(system, tmp_path, token=True, query="probe_writes=true")
+    assert status == 207
+    assert body["permissions"] == [
+        {
+            "permission": "Workers KV Storage",
+            "needs": "Edit",
+            "has": "None",
+            "probe": "writes: True",
+            "evidence": "read",
+            "hint": "hint",
+            "link": "link",
+        }
+    ]
+    assert (body["missing"], body["link"]) == (["Workers KV Storage Write"], "https://dash.example")
+    assert "note" not in body
+    for query in ("", "probe_writes=false"):
+        _, body = await diagnosis(system, tmp_path, token=True, query=query)
+        assert body["permissions"][0]["probe"] == "writes: False"
+
+
+async def test_probing_writes_is_asked_for_by_true(api: httpx.AsyncClient) -> None:
+    """Anything else is a 422 that names the parameter."""
+    for query in ("probe_writes=1", "probe_writes=", "probe=true"):
+        answer = await api.get(f"/autopilot/diagnose?{query}")
+        assert answer.status_code == 422
+        assert [one["field"] for one in answer.json()["errors"]] == [query.partition("=")[0]]
+    assert (await api.get("/autopilot/diagnose?probe_writes=true")).status_code == 200
 
 
 async def test_a_dry_run_is_the_plan_of_the_real_run_and_creates_nothing(
@@ -188,10 +243,9 @@ async def test_a_worker_is_uploaded_only_when_its_content_changed(
     assert (await upload("one"))["plan"][0]["action"] == "create"
     assert (await upload("one"))["plan"][0]["action"] == "keep"
     changed = await upload("two")
-    assert changed["plan"] == [
-        {"action": "update", "kind": "workers", "name": "w", "why": "its content changed"}
-    ]
-    assert (tmp_path / "workers/w.mjs").read_text() == "two"
+    [row] = changed["plan"]
+    assert (row["action"], row["name"], row["why"]) == ("update", "w", "what is wanted changed")
+    assert (tmp_path / "workers/w.mjs").read_text().partition("\n")[2] == "two"
 
 
 async def test_what_is_refused_is_a_502_with_the_same_body(api: httpx.AsyncClient, tmp_path: Path) -> None:
@@ -201,12 +255,36 @@ async def test_what_is_refused_is_a_502_with_the_same_body(api: httpx.AsyncClien
     answer = await ensure(api, want={"r2Buckets": ["in-the-way", "fine"], "queues": ["jobs"]})
     body = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (502, "application/json")
-    assert set(body) == {"ok", "created", "skipped", "errors", "plan", "dry_run"}
+    assert set(body) == {"ok", "created", "skipped", "errors", "alerts", "plan", "dry_run"}
     assert body["ok"] is False
     assert names(body["created"]) == {**NOTHING, "r2": ["fine"], "queues": ["jobs"]}
     assert [(one["kind"], one["name"]) for one in body["errors"]] == [("r2", "in-the-way")]
     assert body["errors"][0]["code"] == "store_unavailable"
     assert body["errors"][0]["message"]
+
+
+async def test_a_name_like_another_one_waits_until_it_is_meant(api: httpx.AsyncClient) -> None:
+    """A typing error makes no empty twin; who means it says so."""
+    await ensure(api, want={"r2Buckets": ["assets"]})
+    answer = await ensure(api, want={"r2Buckets": ["asset"]})
+    assert answer.status_code == 502
+    [error] = answer.json()["errors"]
+    assert (error["code"], error["message"]) == ("did_you_mean", "it does not exist; did you mean assets?")
+    assert "meant" in error["hint"]
+    answer = await ensure(api, want={"r2Buckets": ["asset"]}, meant=["asset"])
+    assert names(answer.json()["created"])["r2"] == ["asset"]
+
+
+async def test_what_vanished_is_an_alert_and_not_made_again(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    """An empty bucket in the place of a full one would hide the loss."""
+    want = {"r2Buckets": ["assets", "pages"]}
+    await ensure(api, want=want)
+    (tmp_path / "r2/assets").rmdir()
+    answer = await ensure(api, want=want)
+    assert answer.status_code == 502
+    assert [(one["name"], one["code"]) for one in answer.json()["alerts"]] == [("assets", "vanished")]
+    assert "AUTOPILOT_RECREATE_VANISHED" in answer.json()["alerts"][0]["hint"]
+    assert not (tmp_path / "r2/assets").exists()
 
 
 @pytest.mark.parametrize(
@@ -224,6 +302,8 @@ async def test_what_is_refused_is_a_502_with_the_same_body(api: httpx.AsyncClien
             {"want.workers[0].name", "want.workers[0].content"},
         ),
         ({"want": {"kvNamespaces": ["A", "A"]}}, {"want.kvNamespaces"}),
+        ({"want": {}, "meant": "LOGS"}, {"meant"}),
+        ({"want": {}, "meant": ["LOGS", 1]}, {"meant"}),
     ],
 )
 async def test_a_wrong_want_names_every_field(api: httpx.AsyncClient, body: Any, fields: set[str]) -> None:
