@@ -124,9 +124,9 @@ _ROUTES = [(method, re.compile(path), product, level, who) for method, path, pro
 class CloudflareFake:
     """One account and its tokens. `tell` answers a request; everything it was asked is in `requests`."""
 
-    def __init__(self, clock: FakeClock | None = None, tokens: Iterable[Token] = (Token(),)) -> None:
+    def __init__(self, clock: FakeClock | None = None, tokens: Iterable[Token] = ()) -> None:
         self.clock = clock or FakeClock()
-        self.tokens = {token.secret: token for token in tokens}
+        self.tokens = {token.secret: token for token in tokens or [Token()]}
         self.products = Products(lambda: rfc3339(self.clock()))
         self.faults: list[Fault] = []
         self.requests: list[Received] = []

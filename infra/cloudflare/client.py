@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from infra.cloudflare.failures import Missing, Unknown, WrongAccount
+from infra.cloudflare.failures import Garbled, Missing, WrongAccount
 from infra.cloudflare.pages import Row, by_cursor, by_page, whole
 from infra.cloudflare.wire import Answer, Call, Wire
 
@@ -304,7 +304,7 @@ def _in(jurisdiction: str) -> dict[str, str]:
 
 def _record(answer: Answer) -> Row:
     if not isinstance(answer.result, dict):
-        raise Unknown("the answer holds no record")
+        raise Garbled("the answer holds no record")
     return answer.result
 
 
@@ -318,5 +318,5 @@ async def _record_or_none(wire: Wire, call: Call) -> Row | None:
 def _crons(record: Row) -> list[str]:
     listed = record.get("schedules")
     if not isinstance(listed, list):
-        raise Unknown("the answer holds no schedules")
+        raise Garbled("the answer holds no schedules")
     return [str(one["cron"]) for one in listed if isinstance(one, dict) and "cron" in one]

@@ -134,6 +134,13 @@ class Incomplete(Unknown):
     meaning = "incomplete"
 
 
+class Garbled(Unknown):
+    """A success whose answer has another shape than it should: what was asked for may be done."""
+
+    title = "Cloudflare's answer has an unknown shape"
+    meaning = "garbled"
+
+
 class Trouble(NamedTuple):
     """What a failed answer says: Cloudflare's code, 0 where it gives none, and its message."""
 

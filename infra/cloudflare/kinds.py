@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from infra.cloudflare import scripts
 from infra.cloudflare.client import Client
-from infra.cloudflare.failures import CloudflareError, Exists, Unknown
+from infra.cloudflare.failures import Denied, Exists, Garbled, NotEnabled, Refused
 from infra.cloudflare.pages import Row
 from infra.provider import Bound, Resource, Want
 from router.model import Bucket
@@ -51,20 +51,16 @@ class Kind(NamedTuple):
 
 
 def _named(kind: str, row: Row, name: str, identity: str) -> Resource:
-    """Return a row as a resource. Raises `Unknown` where it has no name or id."""
+    """Return a row as a resource. Raises `Garbled` where it has no name or id."""
     if not isinstance(row.get(name), str) or not isinstance(row.get(identity), str):
-        raise Unknown(f"a row of {kind} has no {name} or no {identity}")
+        raise Garbled(f"a row of {kind} has no {name} or no {identity}")
     return Resource(kind, row[name], row[identity])
 
 
 def _made(want: Want, resource: Resource) -> Resource:
-    """Return what a creation answered. Raises `Unknown`, as done, where it speaks of something else."""
+    """Return what a creation answered. Raises `Garbled` where it speaks of something else."""
     if resource.name != want.name:
-        error = Unknown(
-            f"{want.kind} {want.name} was to be created, and the answer speaks of {resource.name}"
-        )
-        error.done = True
-        raise error
+        raise Garbled(f"{want.name} was to be created, and the answer speaks of {resource.name}")
     return resource
 
 
@@ -93,16 +89,20 @@ def _bucket(row: Row, jurisdiction: str) -> Resource:
 
 async def _r2_rows(client: Client) -> list[Resource]:
     places = (*JURISDICTIONS, *RESTRICTED)
-    lists = await asyncio.gather(*(_r2_in(client, place) for place in places))
-    return [one for found in lists for one in found]
+    # All of them are waited for: a call that goes on after the failure of another belongs to no pass.
+    lists = await asyncio.gather(*(_r2_in(client, place) for place in places), return_exceptions=True)
+    found: list[Resource] = []
+    for listed in lists:
+        if isinstance(listed, BaseException):
+            raise listed
+        found += listed
+    return found
 
 
 async def _r2_in(client: Client, jurisdiction: str) -> list[Resource]:
     try:
         return [_bucket(row, jurisdiction) for row in await client.r2.rows(jurisdiction)]
-    except Unknown:
-        raise
-    except CloudflareError:
+    except (Refused, Denied, NotEnabled):
         if jurisdiction in JURISDICTIONS:
             raise
         return []

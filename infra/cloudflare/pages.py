@@ -13,7 +13,7 @@ from infra.cloudflare.wire import Answer
 
 Row = dict[str, Any]
 
-MAX_PAGES = 200
+MAX_PAGES = 100
 
 
 async def by_page(fetch: Callable[[int], Awaitable[Answer]], key: str) -> list[Row]:

@@ -11,7 +11,7 @@ from infra.clock import Clock
 from infra.cloudflare import scripts
 from infra.cloudflare.client import Client
 from infra.cloudflare.diagnose import diagnose
-from infra.cloudflare.failures import CloudflareError
+from infra.cloudflare.failures import CloudflareError, Garbled
 from infra.cloudflare.kinds import KIND, TABLE, Kind
 from infra.cloudflare.wire import ROOT, Sleep, Wire
 from infra.provider import Bound, Diagnosis, Inventory, Key, Resource, Unread, Want, unread
@@ -84,13 +84,18 @@ class CloudflareProvider:
         try:
             return await KIND[want.kind].create(self._client, want, bound)
         except CloudflareError as error:
+            error.done = error.done or isinstance(error, Garbled)
             if error.done:
                 self._unclear.add(want.key)
             raise
 
     async def update(self, want: Want, bound: Bound) -> Resource:
         """See `Provider.update`. Raises `CloudflareError`."""
-        return await scripts.put(self._client, want, bound, fresh=False)
+        try:
+            return await scripts.put(self._client, want, bound, fresh=False)
+        except Garbled as error:
+            error.done = True
+            raise
 
     async def diagnose(self, found: Inventory, *, probe_writes: bool) -> Diagnosis:
         """See `Provider.diagnose`."""

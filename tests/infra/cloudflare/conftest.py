@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -71,11 +71,9 @@ def fake(clock: FakeClock, schema: Schema) -> Iterator[CloudflareFake]:
 
 
 @pytest.fixture
-async def rig(fake: CloudflareFake, clock: FakeClock) -> AsyncIterator[Rig]:
+def rig(fake: CloudflareFake, clock: FakeClock) -> Rig:
     """Give a fake and clients of it."""
-    one = Rig(fake, clock)
-    yield one
-    await one.http.aclose()
+    return Rig(fake, clock)
 
 
 @pytest.fixture
