@@ -27,7 +27,7 @@ from router.health import HealthBook
 from router.journal import Journal, Row
 from router.keys import covers
 from router.model import HIGH_RISK, PlanRequest
-from router.readiness import Readiness
+from router.readiness import Readiness, not_ready
 from router.routes import Candidate
 
 if TYPE_CHECKING:
@@ -216,14 +216,14 @@ class Delivery:
         while (candidate := self._chooser.choose(candidates, tried)) is not None:
             try:
                 await self._prepare(candidate, errand)
-            except (Invalid, NotReady, Deadline):
+            except (Invalid, NotReady):
                 tried.append(candidate.name)
             else:
                 return candidate
         return None
 
     async def _prepare(self, candidate: Candidate, errand: Errand) -> None:
-        """Raise `Invalid`, `NotReady` or `Deadline` when a candidate cannot be sent the task."""
+        """Raise `Invalid` or `NotReady` when a candidate cannot be sent the task."""
         self._schemas.check(candidate, errand.request.value)
         if self._readiness.known(candidate):
             return
@@ -231,7 +231,9 @@ class Delivery:
             async with asyncio.timeout_at(errand.deadline):
                 await self._readiness.make(candidate)
         except TimeoutError:
-            raise Deadline(f"time ran out while making sure of what '{candidate.name}' needs") from None
+            late = "time ran out; the next task goes on with what was begun"
+            details = [{"kind": "", "name": "", "code": Deadline.code, "message": late, "hint": ""}]
+            raise not_ready(candidate, details) from None
 
     async def _attempt(self, errand: Errand, candidate: Candidate) -> tuple[Reply | None, bool]:
         """Send once. Return the reply, None for none, and whether another autopilot may get the task."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from router.delivery import Budget, Schemas
-from router.errors import AutopilotError, Deadline, Forbidden, ForwardFailed, Invalid
+from router.errors import AutopilotError, Deadline, Forbidden, ForwardFailed, Invalid, NotReady
 from router.forward import AttemptFailed, Reply
 from router.health import State
 from router.model import Capability, Needs
@@ -140,8 +140,9 @@ async def test_making_ready_is_within_the_same_deadline(parts: Core) -> None:
     """A provider that hangs does not hold the caller longer, and nothing is sent."""
     await parts.register(autopilot("a", CAP, needs=Needs(queues=("jobs",))))
     parts.provider.gate = asyncio.Event()
-    with pytest.raises(Deadline, match="what 'a' needs"):
+    with pytest.raises(NotReady, match="what 'a' needs") as refused:
         await parts.deliver(CAP, seconds=0.01)
+    assert [one["code"] for one in refused.value.extra["details"]] == ["deadline"]
     assert parts.forward.sent == []
     parts.provider.gate.set()
 
