@@ -219,7 +219,6 @@ async def test_a_script_that_does_not_pass_is_refused(rig: Rig, provider: Cloudf
 
 async def test_an_upload_that_is_answered_oddly_may_be_done(rig: Rig, provider: CloudflareProvider) -> None:
     """A success of another shape: the Worker is there now, whatever the answer says."""
-    await provider.create(PLAIN, {})
     odd = Told(200, b'{"success":true,"errors":[],"messages":[],"result":"odd"}')
     for step in (provider.create, provider.update):
         rig.fake.faults = [Fault("PUT", "edge", odd, done=True)]
