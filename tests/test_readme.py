@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from infra.signing import new_secret, sign
 from router.cli import _parser
 from router.settings import read
 from router.wiring import BUILT_IN, build, manifests
@@ -227,7 +229,7 @@ async def test_its_curl_lines_give_what_it_shows(tmp_path: Path) -> None:
 
 async def test_its_example_of_an_autopilot_works(tmp_path: Path) -> None:
     """The code is complete: it answers a task, and its manifest registers it with a schema."""
-    [code] = blocks("python")
+    code, _ = blocks("python")
     # As a module: the annotations of its functions are looked up there.
     namespace: dict[str, Any] = {"__name__": "greeter"}
     exec(compile(code, "README.md", "exec"), namespace)
@@ -244,6 +246,29 @@ async def test_its_example_of_an_autopilot_works(tmp_path: Path) -> None:
         bad = await client.post("/autopilot/plan", json={"task": "greet", "meta": {"nam": "Ada"}})
         assert {one["field"] for one in bad.json()["errors"]} == {"meta.name", "meta.nam"}
     await system.close()
+
+
+async def test_its_example_of_a_verifying_autopilot_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both secrets of a rotation in the variable, what either signed is done and the rest is refused."""
+    secrets = [new_secret(), new_secret()]
+    monkeypatch.setenv("GREETER_SECRETS", " ".join(secrets))
+    namespace: dict[str, Any] = {"__name__": "greeter", "parts": None}
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), namespace)
+    transport = httpx.ASGITransport(app=namespace["app"])
+    task = b'{"task":"greet","capability":"text.greet","meta":{"name":"Ada"}}'
+    statuses = []
+    async with httpx.AsyncClient(transport=transport, base_url="http://greeter") as client:
+        for number, secret in enumerate([*secrets, secrets[0], new_secret()]):
+            message_id, now = f"msg_{number % 2}", int(time.time())
+            headers = {
+                "content-type": "application/json",
+                "webhook-id": message_id,
+                "webhook-timestamp": str(now),
+                "webhook-signature": sign(secret, message_id, now, task),
+            }
+            statuses.append((await client.post("/tasks", content=task, headers=headers)).status_code)
+    assert statuses == [200, 200, 401, 401]
 
 
 def test_the_registration_it_shows_is_what_the_script_prints() -> None:

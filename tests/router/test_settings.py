@@ -12,6 +12,8 @@ from router.errors import Invalid
 from router.settings import Secret, Settings, is_loopback, read, read_client
 
 KEY = "0123456789abcdef"
+HOOK = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+HOOK2 = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
 
 def problems(environment: dict[str, str], host: str = "127.0.0.1") -> dict[str, str]:
@@ -60,6 +62,7 @@ def test_every_variable_is_read() -> None:
             "STRIPE_API_BASE": "https://stripe.example",
             "AUTOPILOT_SMTP_URL": "smtps://u:p@mail.example",
             "AUTOPILOT_MAIL_FROM": "router@example.org",
+            "AUTOPILOT_WEBHOOK_SECRET": f" {HOOK} {HOOK2}  ",
             "AUTOPILOT_RATE_LIMIT": "600/60",
             "AUTOPILOT_MAX_CONCURRENCY": "7",
             "AUTOPILOT_AUDIT_KEY": "a" * 32,
@@ -75,6 +78,9 @@ def test_every_variable_is_read() -> None:
     secrets = (settings.api_key, settings.cf_token, settings.openai_key, settings.stripe_key)
     assert [secret.reveal() for secret in secrets] == [KEY, "cf", "openai", "stripe"]
     assert settings.smtp_url.reveal() == "smtps://u:p@mail.example"
+    assert [secret.reveal() for secret in settings.webhook_secrets] == [HOOK, HOOK2]
+    assert {HOOK, HOOK2} <= set(settings.secrets())
+    assert HOOK not in repr(settings)
     assert settings.allowed.name("build.internal")
     assert settings.allowed.holds(address("10.1.2.3"))
     assert settings.allowed.holds(address("[fd00::1]"))
@@ -141,6 +147,20 @@ def test_a_short_key_is_refused() -> None:
 def test_an_allow_list_that_cannot_be_read_is_refused(entry: str) -> None:
     """By the variable's name, whichever rule it breaks: a typing error must not open or close more."""
     assert set(problems({"AUTOPILOT_ALLOW_ENDPOINTS": f"localhost,{entry}"})) == {"AUTOPILOT_ALLOW_ENDPOINTS"}
+
+
+@pytest.mark.parametrize("text", [HOOK[:-1], f"{HOOK},{HOOK2}", f"{HOOK} plain", HOOK.removeprefix("whsec_")])
+def test_a_webhook_secret_that_is_none_is_refused_unshown(text: str) -> None:
+    """One that could verify nothing stops the start, by the name of its variable alone."""
+    found = problems({"AUTOPILOT_WEBHOOK_SECRET": text})
+    assert set(found) == {"AUTOPILOT_WEBHOOK_SECRET"}
+    assert "24 to 64 bytes" in found["AUTOPILOT_WEBHOOK_SECRET"]
+    assert HOOK[6:20] not in str(found)
+
+
+def test_without_a_webhook_secret_there_is_none() -> None:
+    """Unset and blank are the same."""
+    assert read({"AUTOPILOT_WEBHOOK_SECRET": " "}).webhook_secrets == read({}).webhook_secrets == ()
 
 
 def test_all_problems_are_reported_together_and_show_no_secret() -> None:
