@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from autopilots.ai_employee import EmployeeParts, pilot
 from autopilots.ai_employee.leads import LEADS
@@ -321,6 +322,24 @@ async def test_what_cannot_be_remembered_is_not_done(
     seen.adds = False
     hooked.plan.fails = {"create_lead": NotFound("gone")}
     assert (await hooked.post(FORM, WISH)).status_code == 404
+
+
+async def test_a_sender_that_leaves_is_no_crash(table: SqliteTable, clock: FakeClock, tmp_path: Path) -> None:
+    """Half a webhook has no effect and is no error of ours."""
+    parts = employee_parts(table, clock, tmp_path)
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send_back(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": FORM, "query_string": b""}
+    scope["headers"] = [(b"content-type", b"application/json")]
+    app = Starlette(routes=webhooks(parts, Verifier([SECRET], clock)))
+    await app(scope, receive, send_back)
+    assert sent[0]["status"] == 400
 
 
 async def test_without_a_secret_there_are_no_webhooks(
