@@ -7,7 +7,6 @@ raises `Incomplete`.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +15,6 @@ from infra.cloudflare.failures import Garbled, Missing, WrongAccount
 from infra.cloudflare.pages import Row, by_cursor, by_page, whole
 from infra.cloudflare.wire import Answer, Call, Wire
 
-_ACCOUNT = re.compile(r"[0-9a-f]{32}")
 _MANY = 1000
 _QUEUES = 100
 _ACCOUNTS = 50
@@ -39,13 +37,8 @@ class Account:
         return self.configured or self._id
 
     async def id(self) -> str:
-        """Return the account's id. Raises `WrongAccount` where it is malformed or not to be told."""
+        """Return the account's id. Raises `WrongAccount` where it is not to be told."""
         if self.configured:
-            if _ACCOUNT.fullmatch(self.configured) is None:
-                raise WrongAccount(
-                    "CF_ACCOUNT_ID is no account id",
-                    hint="It has 32 hexadecimal digits; the dashboard shows it beside the account's name.",
-                )
             return self.configured
         if not self._id:
             seen = await self.visible()
@@ -69,7 +62,7 @@ class Account:
 
     async def path(self, rest: str = "") -> str:
         """Return a path within the account."""
-        return f"/accounts/{await self.id()}{rest}"
+        return f"/accounts/{quote(await self.id(), safe='')}{rest}"
 
     async def details(self) -> Row:
         """Return the account's own record."""
@@ -166,11 +159,15 @@ class Workers:
     def __init__(self, wire: Wire, account: Account) -> None:
         self._wire = wire
         self._account = account
+        self.etags: dict[str, str] = {}
+        """As the latest list showed them: a look at one script does not."""
 
     async def rows(self) -> list[Row]:
         """Return `{id, tags, etag, …}` of every script; its `id` is its name. There are no pages."""
         path = await self._account.path("/workers/scripts")
-        return whole(await self._wire.send(Call("workers", "list", "GET", path)), "id")
+        rows = whole(await self._wire.send(Call("workers", "list", "GET", path)), "id")
+        self.etags = {row["id"]: row["etag"] for row in rows if isinstance(row.get("etag"), str)}
+        return rows
 
     async def upload(self, name: str, source: str, metadata: Mapping[str, Any]) -> Row:
         """Put a module Worker in place of what stands there. Repeating it changes nothing."""

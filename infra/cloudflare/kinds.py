@@ -92,16 +92,27 @@ async def _r2_rows(client: Client) -> list[Resource]:
     # All of them are waited for: a call that goes on after the failure of another belongs to no pass.
     lists = await asyncio.gather(*(_r2_in(client, place) for place in places), return_exceptions=True)
     found: list[Resource] = []
-    for listed in lists:
+    names: set[str] = set()
+    for place, listed in zip(places, lists, strict=True):
         if isinstance(listed, BaseException):
             raise listed
-        found += listed
+        found += [_bucket(row, place) for row in listed if _is_in(row, place, names)]
+        names.update(one.name for one in found)
     return found
 
 
-async def _r2_in(client: Client, jurisdiction: str) -> list[Resource]:
+def _is_in(row: Row, place: str, names: set[str]) -> bool:
+    """Whether a row that was listed for a jurisdiction is of it. Where it does not say, it is of the first.
+
+    A server that knows no jurisdictions shows the same buckets for each.
+    """
+    said = row.get("jurisdiction")
+    return said.lower() == place if isinstance(said, str) else row.get("name") not in names
+
+
+async def _r2_in(client: Client, jurisdiction: str) -> list[Row]:
     try:
-        return [_bucket(row, jurisdiction) for row in await client.r2.rows(jurisdiction)]
+        return await client.r2.rows(jurisdiction)
     except (Refused, Denied, NotEnabled):
         if jurisdiction in JURISDICTIONS:
             raise

@@ -14,13 +14,15 @@ from infra.cloudflare.wire import Answer
 Row = dict[str, Any]
 
 MAX_PAGES = 100
+_ROUND = 10
 
 
 async def by_page(fetch: Callable[[int], Awaitable[Answer]], key: str) -> list[Row]:
     """Return the rows of every page from 1 on. `key` is the member that tells rows apart.
 
-    The end is proved by a total that is reached, the last page's number, or an empty page; a page that is
-    only short is no proof, as a server may give fewer rows than it was asked for.
+    The end is proved by a total that is reached, the last page's number, a page that is shorter than the
+    server says its pages are, or an empty one. A server that says nothing of pages and gives the same rows
+    for every number has one page; but a round number of rows looks like a cap, and is refused.
     """
     rows: dict[str, Row] = {}
     for page in range(1, MAX_PAGES + 1):
@@ -28,21 +30,28 @@ async def by_page(fetch: Callable[[int], Awaitable[Answer]], key: str) -> list[R
         found = _keyed(answer.result, key)
         before = len(rows)
         rows.update(found)
-        total = _count(answer, "total_count")
-        if total is not None and len(rows) > total:
-            raise Incomplete(f"{len(rows)} rows were listed where there should be {total}")
-        if len(rows) == total:
+        if _is_last(answer, page, len(found), len(rows)):
             return list(rows.values())
-        if not found:
-            if total is None:
-                return list(rows.values())
-            raise Incomplete(f"{len(rows)} of {total} rows were listed")
         if len(rows) == before:
+            if page == 2 and not answer.info and len(rows) % _ROUND:
+                return list(rows.values())
             raise Incomplete(f"page {page} repeats earlier rows")
-        pages = _count(answer, "total_pages")
-        if total is None and pages is not None and page >= pages:
-            return list(rows.values())
     raise Incomplete(f"no end after {MAX_PAGES} pages")
+
+
+def _is_last(answer: Answer, page: int, found: int, rows: int) -> bool:
+    """Whether a page is shown to be the last. Raises `Incomplete` where that is contradicted."""
+    total = _count(answer, "total_count")
+    if total is not None:
+        if rows > total:
+            raise Incomplete(f"{rows} rows were listed where there should be {total}")
+        if not found and rows < total:
+            raise Incomplete(f"{rows} of {total} rows were listed")
+        return rows == total
+    pages, size = _count(answer, "total_pages"), _count(answer, "per_page")
+    if pages is not None:
+        return page >= pages or not found
+    return not found or (size is not None and found < size)
 
 
 async def by_cursor(fetch: Callable[[str], Awaitable[Answer]], member: str, key: str) -> list[Row]:

@@ -24,7 +24,7 @@ SECRETS = ("secret_text", "secret_key")
 
 
 async def rows(client: Client) -> list[Resource]:
-    """Return every script. One call shows them all, with their tags."""
+    """Return every script. One call shows them all, but not whether somebody changed one of ours."""
     return [_listed(row) for row in await client.workers.rows()]
 
 
@@ -40,9 +40,8 @@ async def find(client: Client, want: Want, _: str) -> Resource | None:
         digest = ""
     if digest and isinstance(want.spec, Worker) and await _reached_otherwise(client, want.spec):
         digest = ""
-    return Resource(
-        "workers", want.name, want.name, digest, ours=MARK in tags, version=_text(settings, "etag")
-    )
+    version = client.workers.etags.get(want.name, "")
+    return Resource("workers", want.name, want.name, digest, ours=MARK in tags, version=version)
 
 
 async def _reached_otherwise(client: Client, worker: Worker) -> bool:
@@ -117,11 +116,14 @@ def _binding(name: str, binding: Binding, bound: Bound) -> dict[str, str]:
 
 
 def _listed(row: Row) -> Resource:
+    """Return a script as a list shows it.
+
+    One with our mark may have been changed by hand since, which leaves its tags as they are: only a look at
+    its latest version tells. One that is shown without the mark is not ours.
+    """
     tags = _tags(row)
-    ours = None if tags is None else MARK in tags
-    return Resource(
-        "workers", row["id"], row["id"], _digest(tags or []), ours=ours, version=_text(row, "etag")
-    )
+    ours = None if tags is None or MARK in tags else False
+    return Resource("workers", row["id"], row["id"], ours=ours, version=_text(row, "etag"))
 
 
 def _tags(row: Row) -> list[str] | None:

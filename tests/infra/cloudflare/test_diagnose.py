@@ -172,7 +172,6 @@ class Bad(NamedTuple):
         Bad("cfat_" + "x" * 40, ACCOUNT, "1000", "Invalid API Token [code: 1000]", "Copy the token again"),
         Bad("x", ACCOUNT, "6003", "Invalid format for Authorization header", "Copy the token again"),
         Bad("x" * 40, "", "1000", "can only be checked with CF_ACCOUNT_ID", "CF_ACCOUNT_ID"),
-        Bad("cfat_" + "x" * 40, "no id", "wrong_account", "CF_ACCOUNT_ID is no account id", "32 hex"),
     ],
 )
 async def test_a_token_that_is_none_is_said_to_be_none(rig: Rig, bad: Bad) -> None:
@@ -186,6 +185,16 @@ async def test_a_token_that_is_none_is_said_to_be_none(rig: Rig, bad: Bad) -> No
     assert bad.hint in said.token.hint
     assert said.missing == []
     assert said.link.startswith("https://dash.cloudflare.com/")
+    assert set(short(said).split()) == {"Un"}
+
+
+async def test_a_token_of_an_account_that_is_none(rig: Rig) -> None:
+    """The account is told to be wrong, not the token."""
+    rig.fake.tokens[ACCOUNT_TOKEN] = Token(ACCOUNT_TOKEN, "account", "a" * 32)
+    said = await diagnosis(rig, ACCOUNT_TOKEN, "no-id")
+    assert isinstance(said.token, Unread)
+    assert said.token.code == "7003"
+    assert "32 hexadecimal digits" in said.token.hint
     assert set(short(said).split()) == {"Un"}
 
 

@@ -72,7 +72,7 @@ async def test_what_exists_is_not_created_again(rig: Rig, provider: CloudflarePr
     with pytest.raises(Exists) as caught:
         await provider.create(want, {})
     assert caught.value.done
-    assert (await provider.inventory()).resources == [made]
+    assert [one.id for one in (await provider.inventory()).resources] == [made.id]
 
 
 @each_kind
@@ -159,6 +159,20 @@ async def test_buckets_live_in_their_jurisdictions(rig: Rig, provider: Cloudflar
     assert sorted((await provider.inventory()).resources) == sorted([here, there, far])
     assert await provider.find(Want("r2", "assets", Bucket("assets", "eu"))) == there
     assert await provider.find(Want("r2", "assets", Bucket("assets", "us"))) is None
+
+
+def _without_jurisdictions(body: Json) -> None:
+    """Show buckets as a server does that knows no jurisdictions."""
+    body["result"] = {"buckets": [{"name": "assets"}, {"name": "pages"}]}
+
+
+async def test_a_server_that_knows_no_jurisdictions_has_each_bucket_once(
+    rig: Rig, provider: CloudflareProvider
+) -> None:
+    """The same list for every jurisdiction is one list."""
+    rig.fake.faults = [Fault("GET", "/r2/buckets", tamper=_without_jurisdictions, times=5)]
+    found = (await provider.inventory()).resources
+    assert [(one.name, one.jurisdiction) for one in found] == [("assets", ""), ("pages", "")]
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,14 @@ async def read(server: Server) -> tuple[int, list[Any]]:
         (pages(20, total_count=45), 3),
         (pages(20, total_pages=3), 3),
         (pages(20, total_count=45, total_pages=9), 3),
-        # Without a total even a short page is no end: the server may give fewer rows than it was asked for.
+        (pages(20, per_page=20), 3),
+        (pages(45, per_page=1000), 1),
+        # Without a word even a short page is no end: the server may give fewer rows than it was asked for.
         (pages(20), 4),
         (pages(100), 2),
+        (lambda _: Answer(ROWS, {}), 2),  # a server without pages
         (lambda _: Answer([], {}), 1),
+        (lambda page: Answer(ROWS if page == 1 else [], {"total_pages": 9}), 2),
         (lambda _: Answer([], {"total_count": 0}), 1),
         (pages(20, total_count="45"), 4),
         (pages(20, total_count=True), 4),
@@ -52,7 +56,7 @@ async def read(server: Server) -> tuple[int, list[Any]]:
     ],
 )
 async def test_every_page_is_read_to_a_proved_end(server: Server, asked: int) -> None:
-    """A total that is reached, the last page, or an empty one."""
+    """A total that is reached, the last page, a short or an empty one, or a server that knows no pages."""
     calls, rows = await read(server)
     assert calls == asked
     assert rows in (ROWS, [])
@@ -63,6 +67,9 @@ async def test_every_page_is_read_to_a_proved_end(server: Server, asked: int) ->
     ("server", "why"),
     [
         (lambda _: Answer(ROWS[:20], {}), "page 2 repeats"),
+        (lambda _: Answer(ROWS[:20], {"per_page": 20}), "page 2 repeats"),
+        (lambda _: Answer(ROWS[:21], {"page": 1}), "page 2 repeats"),
+        (lambda page: Answer(ROWS[:7] if page == 1 else ROWS[7:8], {}), "page 3 repeats"),
         (lambda _: Answer(ROWS[:20], {"total_count": 45}), "page 2 repeats"),
         (lambda page: Answer(ROWS[:20] if page == 1 else [], {"total_count": 45}), "20 of 45"),
         (lambda _: Answer([], {"total_count": 45}), "0 of 45"),

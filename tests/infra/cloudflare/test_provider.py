@@ -94,7 +94,7 @@ async def test_a_list_that_fails_leaves_its_kind_unread_and_no_other(
 
 
 def repeat(body: Json) -> None:
-    """Make a page say that there is more, as a server does that ignores page numbers."""
+    """Make a list say nothing of pages."""
     body["result_info"] = {}
 
 
@@ -144,7 +144,7 @@ async def test_a_429_ends_the_whole_view(rig: Rig, provider: CloudflareProvider)
         ("cfut_" + "x" * 40, ACCOUNT, "9106", "Copy the token again"),
         ("not a token", ACCOUNT, "6003", "Copy the token again"),
         (USER_TOKEN, "f" * 32, "10000", "for this very account"),
-        (USER_TOKEN, "my-account", "wrong_account", "32 hexadecimal digits"),
+        (USER_TOKEN, "my-account", "7003", "32 hexadecimal digits"),
     ],
 )
 async def test_a_token_or_account_that_is_wrong_leaves_everything_unread(

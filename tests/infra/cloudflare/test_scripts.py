@@ -32,7 +32,7 @@ async def only(provider: CloudflareProvider) -> Resource:
 
 
 async def test_a_plain_worker_is_one_upload(rig: Rig, provider: CloudflareProvider) -> None:
-    """It carries our mark and the digest; the list shows both, with no further call."""
+    """It carries our mark and the digest; a list shows its version, a look shows all of it."""
     made = await provider.create(PLAIN, {})
     digest = digest_of(PLAIN, {})
     assert (made.digest, made.ours, made.id) == (digest, True, "edge")
@@ -43,8 +43,8 @@ async def test_a_plain_worker_is_one_upload(rig: Rig, provider: CloudflareProvid
     assert len(metadata["annotations"]["workers/tag"]) <= 100
     assert metadata["compatibility_date"] == "2026-04-01"
     assert metadata["keep_bindings"] == ["secret_text", "secret_key"]
-    assert await only(provider) == made
-    assert await provider.find(PLAIN) == made._replace(version="")
+    assert await only(provider) == made._replace(ours=None, digest="")
+    assert await provider.find(PLAIN) == made
 
 
 async def test_what_stands_there_is_not_overwritten(rig: Rig, provider: CloudflareProvider) -> None:
@@ -60,6 +60,8 @@ async def test_what_stands_there_is_not_overwritten(rig: Rig, provider: Cloudfla
     assert found is not None
     assert (found.ours, found.digest) == (False, "")
     assert (await only(provider)).ours is None  # a list without tags does not tell
+    before.metadata["tags"] = ["theirs"]
+    assert (await only(provider)).ours is False
 
 
 async def test_bindings_carry_ids_and_jurisdictions(rig: Rig, provider: CloudflareProvider) -> None:
@@ -108,7 +110,8 @@ async def test_a_route_and_schedules_are_set_before_the_digest(
     ends = [path.rpartition("/")[2] for _, path in rig.fake.writes]
     assert ends == ["edge", "subdomain", "subdomain", "subdomain", "schedules", "edge"]
     assert made.digest == digest_of(BUSY, {})
-    assert await only(provider) == made
+    await provider.inventory()
+    assert await provider.find(BUSY) == made
 
 
 @pytest.mark.parametrize("step", ["subdomain", "schedules"])
@@ -120,11 +123,12 @@ async def test_a_worker_that_is_only_half_set_up_shows_no_digest(
     with pytest.raises(Unknown) as caught:
         await provider.create(BUSY, {})
     assert caught.value.done
-    half = await only(provider)
-    assert (half.ours, half.digest) == (True, "")
     rig.fake.faults = []
-    await provider.update(BUSY, {})
-    assert (await only(provider)).digest == digest_of(BUSY, {})
+    half = await provider.find(BUSY)
+    assert half is not None
+    assert (half.ours, half.digest) == (True, "")
+    made = await provider.update(BUSY, {})
+    assert (await provider.find(BUSY)) == made._replace(version="")
     assert rig.fake.products.scripts["edge"].enabled
 
 
