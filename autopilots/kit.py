@@ -116,6 +116,7 @@ class Offer:
     meta: type[BaseModel]
     handler: Handler
     optional: bool
+    requires_approval: bool
 
     def entry(self, *, configure: bool = False) -> dict[str, Any]:
         """Return the capability as a registration states it."""
@@ -126,6 +127,8 @@ class Offer:
         }
         if configure:
             entry["configure"] = True
+        if self.requires_approval:
+            entry["requires_approval"] = True
         return entry
 
 
@@ -148,7 +151,7 @@ class Pilot(Generic[P]):
         self._offers: dict[str, Offer] = {}
 
     def capability(
-        self, name: str, *, optional: bool = False
+        self, name: str, *, optional: bool = False, requires_approval: bool = False
     ) -> Callable[[Callable[[Any, Call[P]], Awaitable[Result]]], Callable[[Any, Call[P]], Awaitable[Result]]]:
         """Offer the decorated function. Its first parameter's type is the meta model, its docstring's
         first line the description."""
@@ -163,7 +166,7 @@ class Pilot(Generic[P]):
             if not (isinstance(meta, type) and issubclass(meta, BaseModel)):
                 raise TypeError(f"{name}: the first parameter must be a pydantic model, not {meta!r}")
             description = (inspect.getdoc(handler) or "").partition("\n")[0]
-            self._offers[name] = Offer(name, description, meta, handler, optional)
+            self._offers[name] = Offer(name, description, meta, handler, optional, requires_approval)
             return handler
 
         return offer

@@ -129,6 +129,14 @@ def print_json(document: Any) -> int:
     return 0
 
 
+def visible(text: str) -> str:
+    """Return a text with what a terminal would obey or hide as escapes, but for the ends of lines."""
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode("ascii")
+        for one in text
+    )
+
+
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns as wide as they need to be."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]

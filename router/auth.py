@@ -23,6 +23,8 @@ class Scope(Enum):
     PUBLIC = "public"
     """No key needed."""
     READ = "read"
+    KEY = "key"
+    """Any valid key: what it may see, the endpoint says."""
     PLAN = "plan"
     REGISTER = "register"
     OPERATE = "operate"
@@ -58,7 +60,7 @@ class Gate:
         if need is Scope.PUBLIC:
             return ANYONE
         identity = await self._identify(scope, headers)
-        if not identity.may(need.value):
+        if need is not Scope.KEY and not identity.may(need.value):
             lacks = f"this key lacks the scope {need.value!r}"
             raise Forbidden(lacks, actor=identity.name, scope=need.value)
         return identity

@@ -101,8 +101,27 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--data", type=Path, help="the folder of the store (default: $AUTOPILOT_DATA)")
     verify.add_argument("--json", action="store_true", help="print what was found as JSON")
 
+    _add_approvals(subparsers, add)
     _add_secrets(subparsers, add)
     return parser
+
+
+def _add_approvals(subparsers: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add what shows and decides about tasks that wait."""
+    approvals = subparsers.add_parser(
+        "approvals", help="See, approve and refuse tasks that wait for a second person."
+    ).add_subparsers(required=True, metavar="ACTION")
+    listing = add("list", commands.approvals_list, "List tasks that wait, or waited.", to=approvals)
+    listing.add_argument("--status", help="awaiting_approval, approved, refused or expired")
+    show = add("show", commands.approvals_show, "Show all there is to know of one.", to=approvals)
+    show.add_argument("id", metavar="ID")
+    for name, command, text in (
+        ("approve", commands.approvals_approve, "Approve a task that somebody else asked for, and send it."),
+        ("refuse", commands.approvals_refuse, "Refuse a task that somebody else asked for."),
+    ):
+        decision = add(name, command, text, to=approvals)
+        decision.add_argument("id", metavar="ID")
+        decision.add_argument("--digest", help="only if the task is the one with this digest")
 
 
 def _add_secrets(subparsers: Any, add: Callable[..., argparse.ArgumentParser]) -> None:

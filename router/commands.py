@@ -6,11 +6,12 @@ Each takes the parsed arguments, prints what came of it, and returns the exit st
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from router.asking import FAILED, ask, client_of, json_of, print_json, print_table, read_json, say
+from router.asking import FAILED, ask, client_of, json_of, print_json, print_table, read_json, say, visible
 
 
 def listing(parsed: argparse.Namespace) -> int:
@@ -72,15 +73,22 @@ def plan(parsed: argparse.Namespace) -> int:
     if parsed.explain:
         body["mode"] = "explain"
     with client_of(parsed) as client:
-        answer = ask(client, "POST", "/autopilot/plan", "autopilot", json=body)
+        answer = ask(client, "POST", "/autopilot/plan", "capability", json=body)
     if parsed.json:
         print_json(answer)
     elif parsed.explain:
         _print_decision(answer)
+    elif "autopilot" in answer:
+        _print_outcome(answer)
     else:
-        print(f"{answer['autopilot']} answered {answer['status']} in {answer['duration_ms']:.0f} ms")
-        print_json(answer["result"])
-    return 0 if parsed.explain or answer["ok"] else FAILED
+        print(f"{answer['id']} waits for approval until {answer['expires_at']}; nothing was sent")
+        print(f"somebody else sends it: autopilot approvals approve {answer['id']}")
+    return 0 if parsed.explain or answer.get("ok") else FAILED
+
+
+def _print_outcome(answer: Mapping[str, Any]) -> None:
+    print(f"{answer['autopilot']} answered {answer['status']} in {answer['duration_ms']:.0f} ms")
+    print_json(answer["result"])
 
 
 def _print_decision(answer: Mapping[str, Any]) -> None:
@@ -176,6 +184,84 @@ def secret_rotate(parsed: argparse.Namespace) -> int:
     say(f"earlier secrets of {answer['autopilot']} sign until {answer['previous_until']}; the new one:")
     print(answer["signing_secret"])
     return 0
+
+
+def approvals_list(parsed: argparse.Namespace) -> int:
+    """List tasks that wait, or waited, for approval, all of them."""
+    rows: list[dict[str, Any]] = []
+    query = {"limit": "200", **({"status": parsed.status} if parsed.status else {})}
+    with client_of(parsed) as client:
+        while True:
+            answer = ask(client, "GET", "/autopilot/approvals", "approvals", params=query)
+            rows += answer["approvals"]
+            if answer["next"] is None:
+                break
+            query["cursor"] = answer["next"]
+    rows.sort(key=lambda one: str(one["requested_at"]))
+    if parsed.json:
+        return print_json({"approvals": rows, "count": len(rows), "next": None})
+    print_table(
+        ("ID", "STATUS", "CAPABILITY", "ASKED BY", "EXPIRES", "DECIDED BY"),
+        [
+            (
+                one["id"],
+                one["status"],
+                one["capability"],
+                one["requested_by"],
+                one["expires_at"],
+                one["decided_by"] or "",
+            )
+            for one in rows
+        ],
+    )
+    return 0
+
+
+def approvals_show(parsed: argparse.Namespace) -> int:
+    """Show one task that waits, or waited, for approval, with all that is to be known for a decision."""
+    with client_of(parsed) as client:
+        answer = ask(client, "GET", f"/autopilot/approvals/{parsed.id}", "approval")
+    if parsed.json:
+        return print_json(answer)
+    approval = dict(answer["approval"])
+    del approval["text"]
+    parts = {name: approval.pop(name) for name in ("meta", "outcome")}
+    for name, value in {**approval, **parts}.items():
+        text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        print(f"{name}: {visible(text)}")
+    return 0
+
+
+def approvals_approve(parsed: argparse.Namespace) -> int:
+    """Approve a task, which sends it."""
+    answer = _decide(parsed, "approve")
+    if parsed.json:
+        print_json(answer)
+    elif answer["outcome"]:
+        _print_outcome(answer["outcome"])
+    else:
+        error = answer["approval"]["error"]
+        print(f"{parsed.id} is approved, but got no answer: {error['detail']} ({error['code']})")
+        print("approving it again sends it again, as the same task")
+    return 0 if answer["ok"] else FAILED
+
+
+def approvals_refuse(parsed: argparse.Namespace) -> int:
+    """Refuse a task, which is then never sent."""
+    answer = _decide(parsed, "refuse")
+    if parsed.json:
+        return print_json(answer)
+    print(f"{parsed.id} is refused; nothing was sent")
+    return 0
+
+
+def _decide(parsed: argparse.Namespace, how: str) -> dict[str, Any]:
+    body = {"digest": parsed.digest} if parsed.digest else {}
+    with client_of(parsed) as client:
+        answer: dict[str, Any] = ask(
+            client, "POST", f"/autopilot/approvals/{parsed.id}/{how}", "approval", json=body
+        )
+    return answer
 
 
 def keys_list(parsed: argparse.Namespace) -> int:

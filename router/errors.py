@@ -15,6 +15,7 @@ AutopilotError
     RateLimited        too many calls by one caller
     Overloaded         too many calls at once
     TaskRequired, UnknownTask, NoAutopilot, NotReady      the planner cannot send
+    ApprovalRequired   the planner may not send yet: somebody else decides
     EndpointRefused    an address that must not be called
     ForwardFailed      the autopilot could not be reached, or failed
     Deadline           time ran out
@@ -188,6 +189,21 @@ class NotReady(AutopilotError):
     code = "not_ready"
     title = "Infrastructure not ready"
     retryable = True
+
+
+class ApprovalRequired(AutopilotError):
+    """Raise when a task was kept instead of sent, until somebody else approves it.
+
+    `approval` is what whoever asked is told: `{"status", "id", "task", "capability", "expires_at"}`.
+    """
+
+    code = "approval_required"
+    title = "Somebody else has to approve this task"
+
+    def __init__(self, approval: dict[str, Any]) -> None:
+        super().__init__(f"nothing was sent: approval {approval['id']} has to come first", approval=approval)
+        self.approval = approval
+        self.done = True
 
 
 class EndpointRefused(AutopilotError):

@@ -12,23 +12,22 @@ from typing import Any, NamedTuple
 import msgspec
 
 from infra.clock import NewId
+from router.approvals import ROUTER, Approvals
 from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.delivery import Delivery, Errand, Outcome
 from router.errors import (
-    Conflict,
-    Deadline,
+    ApprovalRequired,
     Forbidden,
-    Invalid,
+    ForwardFailed,
     LoopDetected,
     NoAutopilot,
-    NotFound,
     TaskRequired,
 )
-from router.forward import MAX_HOPS, AttemptFailed, Forward, Message, Reply
+from router.family import Families, waits
+from router.forward import MAX_HOPS, Forward, Message
 from router.health import HealthBook
-from router.model import MAX_CAPABILITIES, Capability, PlanRequest
-from router.parse import parse_capability
+from router.model import PlanRequest
 from router.readiness import Readiness
 from router.registry import Record, Registry
 from router.routes import Candidate, Routes
@@ -44,8 +43,10 @@ class Caller(NamedTuple):
     hops: int = 0
     may: Callable[[str], bool] = lambda _: True
     """Whether it may send tasks of a capability."""
-    name: str = "router"
+    name: str = ROUTER
     """Who asks, as keys and the audit name them."""
+    approved: str = ""
+    """The capability for which somebody else approved this very task, empty while nobody did."""
 
 
 class Planner:
@@ -62,6 +63,7 @@ class Planner:
         readiness: Readiness,
         forward: Forward,
         delivery: Delivery,
+        approvals: Approvals,
         new_id: NewId,
         timeout: float = 30.0,
     ) -> None:
@@ -71,8 +73,9 @@ class Planner:
         self._chooser = chooser
         self._health = health
         self._readiness = readiness
-        self._forward = forward
         self._delivery = delivery
+        self._approvals = approvals
+        self._families = Families(registry, routes, forward, new_id)
         self._new_id = new_id
         self._timeout = timeout
 
@@ -80,8 +83,8 @@ class Planner:
         """Send a task and return the answer, be it a success or a 4xx.
 
         Raises `TaskRequired`, `UnknownTask`, `NoAutopilot`, `Invalid` for a `meta` that the capability
-        refuses, `NotReady` with nothing sent, `LoopDetected`, `ForwardFailed`, `Deadline`, and
-        `StoreUnavailable` when the registry cannot be read.
+        refuses, `ApprovalRequired` and `NotReady` with nothing sent, `LoopDetected`, `ForwardFailed`,
+        `Deadline`, and `StoreUnavailable` when the registry cannot be read.
         """
         started = time.monotonic()  # what the event loop counts in as well
         if caller.hops >= MAX_HOPS:
@@ -99,16 +102,23 @@ class Planner:
                 key=caller.key or message_id,
                 hops=caller.hops,
             ),
-            keyed=bool(caller.key),
+            keyed=bool(caller.key) and not caller.approved,  # what was approved goes to one, and no other
             actor=caller.name,
             deadline=started + self.seconds(request),
             started=started,
         )
         candidates = await self._candidates(request, capability)
         if not candidates and request.autopilot is None:
-            candidates = await self._configure(errand)
+            family = await self._families.of(capability)
+            if family and caller.approved != capability and self._family_waits(family, capability):
+                raise await self._ask(request, capability, caller)
+            if await self._families.configure(errand, family):
+                candidates = await self._candidates(request, capability)
         if not candidates:
-            raise await self._nobody(request, capability)
+            raise await _nobody(self._registry, request, capability)
+        if caller.approved != capability and self._waits(candidates, capability):
+            self._check_taken(candidates, request, capability)
+            raise await self._ask(request, capability, caller)
         return await self._delivery.send(errand, candidates)
 
     def seconds(self, request: PlanRequest) -> float:
@@ -124,11 +134,12 @@ class Planner:
         capability = await self._capability(request)
         _check_allowed(caller, capability)
         candidates = await self._candidates(request, capability)
-        family = []
+        family: list[Record] = []
         if not candidates and request.autopilot is None:
-            family = [record.autopilot.name for record in await self._family(capability)]
+            family = await self._families.of(capability)
         if not candidates and not family:
-            raise await self._nobody(request, capability)
+            raise await _nobody(self._registry, request, capability)
+        waiting = self._waits(candidates, capability) or self._family_waits(family, capability)
         chosen = self._chooser.choose(candidates)
         if chosen is not None:
             self._delivery.check(chosen, request.value)
@@ -138,7 +149,8 @@ class Planner:
             "capability": capability,
             "autopilot": chosen.name if chosen else None,
             "ready": self._readiness.known(chosen) if chosen else None,
-            "would_configure": family,
+            "requires_approval": waiting,
+            "would_configure": [record.autopilot.name for record in family],
             "candidates": [
                 {
                     "autopilot": one.candidate.name,
@@ -167,49 +179,24 @@ class Planner:
             return found
         return tuple(one for one in found if one.name == request.autopilot)
 
-    async def _configure(self, errand: Errand) -> tuple[Candidate, ...]:
-        """Ask those that offer the family, in the order of their names, to add the capability."""
-        body = msgspec.json.encode({"enable": errand.capability})
-        for record in await self._family(errand.capability):
-            name = record.autopilot.name
-            asked = record.candidate(Capability(errand.capability))
-            message = errand.message._replace(id=self._new_id("msg"), body=body)
-            try:
-                reply = await self._forward.post(asked, "/configure", message, errand.deadline)
-            except AttemptFailed as error:
-                if error.late:
-                    raise Deadline(f"'{name}' was asked to add {errand.capability}: {error}") from None
-                continue
-            if not 200 <= reply.status < 300:
-                continue
-            try:
-                await self._registry.add_capability(name, _configured(errand.capability, reply))
-            except (NotFound, Conflict):
-                continue  # it was removed meanwhile, or it is full
-            return await self._routes.candidates(errand.capability)
-        return ()
+    def _waits(self, candidates: tuple[Candidate, ...], capability: str) -> bool:
+        """Whether tasks of a capability wait for approval: an operator wants that, or one who offers it."""
+        return self._approvals.required(capability) or (bool(candidates) and candidates[0].guarded)
 
-    async def _family(self, capability: str) -> list[Record]:
-        """Return those that may be asked to add a capability: callers make names up, and none learns all."""
-        names = await self._routes.family(capability.partition(".")[0])
-        records = [await self._registry.get(name) for name in names]
-        return [one for one in records if one and len(one.autopilot.capabilities) < MAX_CAPABILITIES]
+    def _family_waits(self, family: list[Record], capability: str) -> bool:
+        return self._approvals.required(capability) or any(waits(record, capability) for record in family)
 
-    async def _nobody(self, request: PlanRequest, capability: str) -> NoAutopilot:
-        records, _ = await self._registry.page(after=None, limit=50)
-        text = f"No autopilot currently supports {capability}"
-        return NoAutopilot(
-            f"'{request.autopilot}' does not offer {capability}" if request.autopilot else text,
-            error=text,
-            hint="Register an autopilot that offers this capability, or configure one of its family to.",
-            registeredAutopilots=[
-                {
-                    "name": record.autopilot.name,
-                    "capabilities": [one.name for one in record.autopilot.capabilities],
-                }
-                for record in records
-            ],
-        )
+    def _check_taken(self, candidates: tuple[Candidate, ...], request: PlanRequest, capability: str) -> None:
+        """Raise what sending would raise now: nobody is to approve a task that would be refused."""
+        chosen = self._chooser.choose(candidates)
+        if chosen is None:
+            raise ForwardFailed(f"nobody that offers {capability} has a lease that still runs")
+        self._delivery.check(chosen, request.value)
+
+    async def _ask(self, request: PlanRequest, capability: str, caller: Caller) -> ApprovalRequired:
+        """Keep a task until somebody else approves it."""
+        approval = await self._approvals.ask(request, capability, name=caller.name, key=caller.key)
+        return ApprovalRequired(approval.asked())
 
 
 def _check_allowed(caller: Caller, capability: str) -> None:
@@ -224,11 +211,18 @@ def _envelope(request: PlanRequest, capability: str) -> bytes:
     return b'{"task":%b,"capability":"%b","meta":%b}' % (task, capability.encode(), request.meta)
 
 
-def _configured(name: str, reply: Reply) -> Capability:
-    """Return the capability that was added; its schema is taken over when the answer brings a valid one."""
-    try:
-        answer = msgspec.json.decode(reply.result)
-        offered = parse_capability(answer["capability"])
-    except (msgspec.DecodeError, KeyError, TypeError, Invalid):
-        return Capability(name)
-    return offered if offered.name == name else Capability(name)
+async def _nobody(registry: Registry, request: PlanRequest, capability: str) -> NoAutopilot:
+    records, _ = await registry.page(after=None, limit=50)
+    text = f"No autopilot currently supports {capability}"
+    return NoAutopilot(
+        f"'{request.autopilot}' does not offer {capability}" if request.autopilot else text,
+        error=text,
+        hint="Register an autopilot that offers this capability, or configure one of its family to.",
+        registeredAutopilots=[
+            {
+                "name": record.autopilot.name,
+                "capabilities": [one.name for one in record.autopilot.capabilities],
+            }
+            for record in records
+        ],
+    )

@@ -12,6 +12,7 @@ from router.errors import AutopilotError
 MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[str, int] = {
+    "approval_required": 202,
     "task_required": 400,
     "unknown_task": 400,
     "malformed": 400,

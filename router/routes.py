@@ -19,7 +19,7 @@ import msgspec
 
 from infra.clock import Clock
 from infra.outbound import Url, parse_url
-from infra.table import Document, Key, Put, Table
+from infra.table import Document, Item, Key, Put, Table
 from router.errors import StoreUnavailable
 from router.model import Autopilot, Capability
 
@@ -51,6 +51,8 @@ class Candidate:
     revision: int
     secret: str
     retired: tuple[Retired, ...] = ()
+    guarded: bool = False
+    """Whether its tasks wait for approval: it asks for that, or another one that offers the capability."""
 
     @property
     def version(self) -> tuple[str, int]:
@@ -178,14 +180,16 @@ class Routes:
 
     async def _read_now(self, capability: str) -> Route:
         changes, read_at = self.changes, self._monotonic()
-        found: list[Candidate] = []
+        rows: list[Item] = []
         after: str | None = None
         while True:
             page = await self._table.range(f"capability:{capability}", after=after, limit=1000)
-            found += [_candidate(item.key[1], item.document) for item in page.items]
+            rows += page.items
             after = page.after
             if after is None:
                 break
+        guarded = any(item.document["capability"].get("requires_approval") for item in rows)
+        found = [_candidate(item.key[1], item.document, guarded=guarded) for item in rows]
         for candidate in found:
             if candidate.leased:
                 lease = await self._table.get((_LEASES, candidate.name))
@@ -268,7 +272,7 @@ def _row(
     return row
 
 
-def _candidate(name: str, row: Document) -> Candidate:
+def _candidate(name: str, row: Document, *, guarded: bool = False) -> Candidate:
     remote = row["endpoint"].startswith(("http:", "https:"))
     return Candidate(
         name=name,
@@ -282,4 +286,5 @@ def _candidate(name: str, row: Document) -> Candidate:
         revision=row["revision"],
         secret=row["secret"],
         retired=retired_of(row),
+        guarded=guarded,
     )

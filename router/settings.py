@@ -54,6 +54,8 @@ class Settings:
     """How many calls one process answers at once."""
     audit_key: Secret = field(default_factory=lambda: Secret(""))
     """Empty for one that is kept in the data folder."""
+    require_approval: str = ""
+    """Patterns of capabilities whose tasks wait for approval, separated by commas."""
     public_url: str = ""
     dynamodb_endpoint: str = ""
     cf_token: Secret = field(default_factory=lambda: Secret(""))
@@ -109,6 +111,7 @@ def read(environment: Mapping[str, str], *, host: str = "127.0.0.1") -> Settings
         rate=_rate(given),
         concurrency=given.number("AUTOPILOT_MAX_CONCURRENCY", 500, least=1, most=100_000),
         audit_key=_audit_key(given),
+        require_approval=given.text("AUTOPILOT_REQUIRE_APPROVAL"),
         public_url=given.text("AUTOPILOT_PUBLIC_URL").rstrip("/"),
         dynamodb_endpoint=given.text("DYNAMODB_ENDPOINT_URL"),
         cf_token=given.secret("CF_API_TOKEN"),

@@ -39,6 +39,7 @@ from infra.table import Table
 from infra.table.sqlite import SqliteTable
 from infra.transport import GuardedTransport
 from router import admin
+from router.api.approvals import ApprovalsApi
 from router.api.audit import AuditApi
 from router.api.events import EventsApi
 from router.api.http import Border
@@ -50,12 +51,13 @@ from router.api.plan import PlanApi
 from router.api.registry import RegistryApi
 from router.api.status import StatusApi
 from router.app import App, build_app
+from router.approvals import ROUTER, Approvals, parse_patterns
 from router.audit import Audit
 from router.auth import Gate
 from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.delivery import Delivery
-from router.errors import Invalid
+from router.errors import ApprovalRequired, Invalid
 from router.events import Events, Record
 from router.forward import App as LocalApp
 from router.forward import Forward
@@ -148,6 +150,7 @@ def build(settings: Settings, *, url: str) -> System:
     """
     blobs = FolderBlobs(settings.data / "r2")
     mail = _mail(settings, blobs)  # may refuse the settings: before anything is opened
+    patterns = parse_patterns(settings.require_approval, "AUTOPILOT_REQUIRE_APPROVAL")  # as may this
     table = open_table(settings)
     guard = Guard(settings.allowed, own=own_places(url, settings.public_url))
     pool = Pool(guard)
@@ -176,6 +179,8 @@ def build(settings: Settings, *, url: str) -> System:
         clock=time.time,
         record=record,
     )
+    keys = Keys(table, clock=time.time, monotonic=time.monotonic, random_bytes=os.urandom)
+    approvals = Approvals(table, keys, clock=time.time, new_id=new_id, patterns=patterns)
     planner = Planner(
         registry=registry,
         routes=routes,
@@ -185,6 +190,7 @@ def build(settings: Settings, *, url: str) -> System:
         readiness=readiness,
         forward=forward,
         delivery=delivery,
+        approvals=approvals,
         new_id=new_id,
     )
     parts = _parts(settings, url, table=table, blobs=blobs, pool=pool, planner=planner)
@@ -192,12 +198,12 @@ def build(settings: Settings, *, url: str) -> System:
     local.update(_apps(parts, employee))
     prober = Prober(registry, routes, forward, health)
     healer = Healer(registry, ensurer, table, clock=time.time, new_id=new_id)
-    keys = Keys(table, clock=time.time, monotonic=time.monotonic, random_bytes=os.urandom)
     once = Once(Idempotency(table, time.time), redactor)
     endpoints = [
         *PlanApi(planner, catalogue, routes, chooser, once).endpoints(),
         *RegistryApi(registry, catalogue, health, prober, guard, local, once).endpoints(),
         *InfraApi(healer, provider, time.time, once, redactor).endpoints(),
+        *ApprovalsApi(approvals, planner, redactor).endpoints(),
         *KeysApi(keys, time.time).endpoints(),
         *AuditApi(table).endpoints(),
         *EventsApi(events, streams=True).endpoints(),
@@ -256,7 +262,10 @@ async def _plan(planner: Planner, task: str, meta: Mapping[str, Any], *, idempot
         meta=msgspec.json.encode(meta),
         value=dict(meta),
     )
-    outcome = await planner.plan(request, Caller(Trace(), key=idempotency_key))
+    try:
+        outcome = await planner.plan(request, Caller(Trace(), key=idempotency_key))
+    except ApprovalRequired as waiting:
+        return Answered(ok=False, status=202, autopilot=ROUTER, result=waiting.approval)
     result = msgspec.json.decode(bytes(outcome.result))
     return Answered(ok=outcome.ok, status=outcome.status, autopilot=outcome.autopilot, result=result)
 

@@ -13,6 +13,7 @@ from router.api.once import Once
 from router.auth import Scope
 from router.catalogue import Catalogue
 from router.choice import Chooser
+from router.errors import ApprovalRequired
 from router.keys import Identity
 from router.model import PlanRequest
 from router.parse import parse_plan
@@ -67,7 +68,10 @@ class PlanApi:
         )
 
     async def _plan(self, request: PlanRequest, caller: Caller) -> Reply:
-        outcome = await self._planner.plan(request, caller)
+        try:
+            outcome = await self._planner.plan(request, caller)
+        except ApprovalRequired as waiting:
+            return _accepted(waiting.approval, caller)
         return Reply(outcome.status if 400 <= outcome.status < 500 else 200, encode(outcome))
 
     async def catalogue(self, call: Call) -> Reply:
@@ -79,6 +83,14 @@ class PlanApi:
             serving = [one.candidate.name for one in self._chooser.explain(candidates) if one.serves]
             tasks.append({**entry._asdict(), "autopilots": serving})
         return json({"tasks": tasks, "count": len(tasks)})
+
+
+def _accepted(approval: dict[str, Any], caller: Caller) -> Reply:
+    """Return the answer to a task that waits for approval."""
+    path = f"/autopilot/approvals/{approval['id']}"
+    hint = f"POST {path}/approve, with a key of the scope operate that is not yours, sends the task"
+    document = {**approval, "hint": hint, "trace_id": caller.trace.id}
+    return json(document, 202, ((b"location", path.encode()),))
 
 
 def _allowed(identity: Identity) -> Callable[[str], bool]:

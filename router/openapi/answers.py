@@ -7,6 +7,7 @@ from typing import get_args, get_type_hints
 from infra.plan import Action
 from infra.provider import KINDS, Permission
 from router.health import State
+from router.openapi import approvals
 from router.openapi.grammar import TIME, Json, closed, listed, ref
 from router.openapi.requests import REGISTRATION
 
@@ -103,6 +104,7 @@ _PLANNED: Json = {
             "capability": ref("CapabilityName"),
             "autopilot": {**_NAME_OR_NULL, "description": "Who would get the task now."},
             "ready": {"type": ["boolean", "null"], "description": "Whether what it needs is known to exist."},
+            "requires_approval": {**_FLAG, "description": "Whether the task would wait for approval."},
             "would_configure": listed(ref("Name"), description="Who would be asked to add the capability."),
             "candidates": listed(_STANDING, description="Best first."),
         },
@@ -279,6 +281,7 @@ _KEYS: Json = {
 
 SCHEMAS: Json = {
     **_PLANNED,
+    **approvals.SCHEMAS,
     **_REGISTERED,
     **_PROVIDED,
     **_KEYS,

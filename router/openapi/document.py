@@ -32,6 +32,7 @@ _TAGS = {
     "autopilots": "Who does tasks.",
     "keys": "Who may call what.",
     "audit": "Who did what, and what happened.",
+    "approvals": "Tasks that wait until somebody else approves them.",
     "infrastructure": "The storage autopilots need.",
     "process": "How this process is.",
 }

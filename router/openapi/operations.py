@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from router.approvals import APPROVAL_ID
 from router.headers import IDEMPOTENCY_KEY, REVISION
 from router.openapi.answers import STATES
+from router.openapi.approvals import STATES as APPROVAL_STATES
 from router.openapi.grammar import Json, ref, whole
 
 
@@ -102,6 +104,26 @@ _KEY_LINKS: Json = {
 }
 
 
+_APPROVAL_ID: Json = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "The approval, by the id that whoever asked was told.",
+    "schema": {"type": "string", "pattern": whole(APPROVAL_ID)},
+}
+_APPROVAL_LINKS: Json = {
+    operation: {"operationId": operation, "parameters": {"id": "$response.body#/id"}}
+    for operation in ("getApproval", "approveTask", "refuseTask")
+}
+_LOCATION: Json = {
+    "Location": {
+        "required": True,
+        "description": "Where the approval is.",
+        "schema": {"type": "string", "pattern": "^/autopilot/approvals/"},
+    }
+}
+
+
 def _query(name: str, schema: Json, description: str) -> Json:
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
@@ -110,7 +132,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/autopilot/plan"): Operation(
         "plan",
         "tasks",
-        {200: "Planned"},
+        {200: "Planned", 202: "Awaiting"},
         (
             *BODY,
             *ONCE,
@@ -126,10 +148,12 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body="Plan",
         passed_on="Outcome",
         parameters=(_IDEMPOTENCY_KEY,),
-        headers={200: _REPLAYED},
+        headers={200: _REPLAYED, 202: {**_LOCATION, **_REPLAYED}},
+        links={202: _APPROVAL_LINKS},
         description=(
             "An autopilot's own 4xx comes back in the envelope of a 200, with `ok` false. Refused are tasks "
-            "nobody knows, capabilities nobody offers, and a `meta` that breaks the capability's schema."
+            "nobody knows, capabilities nobody offers, and a `meta` that breaks the capability's schema. "
+            "With 202 nothing was sent: somebody else has to approve the task."
         ),
     ),
     ("GET", "/autopilot/catalogue"): Operation(
@@ -238,6 +262,54 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             "The new secret is shown only in this answer, whatever `Idempotency-Key` says. While the overlap "
             "runs, tasks carry a signature of each; without one, every earlier secret ends at once."
         ),
+    ),
+    ("GET", "/autopilot/approvals"): Operation(
+        "listApprovals",
+        "approvals",
+        {200: "Approvals"},
+        (*PARAMETERS, STORE),
+        parameters=(
+            _query("status", {"enum": APPROVAL_STATES}, "Only those in this state."),
+            _query(
+                "limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "At most so many."
+            ),
+            _query(
+                "cursor",
+                {"type": "string", "pattern": whole(f"(?:{APPROVAL_ID.pattern})?")},
+                "The `next` of an earlier page; empty for the first one.",
+            ),
+        ),
+    ),
+    ("GET", "/autopilot/approvals/{id}"): Operation(
+        "getApproval",
+        "approvals",
+        {200: "OneApproval"},
+        ("not_found", STORE),
+        parameters=(_APPROVAL_ID,),
+        description="For those with the scope `operate`, and for whoever asked for the task.",
+    ),
+    ("POST", "/autopilot/approvals/{id}/approve"): Operation(
+        "approveTask",
+        "approvals",
+        {200: "Decided"},
+        (*BODY, "not_found", "conflict", STORE),
+        body="Decision",
+        body_required=False,
+        parameters=(_APPROVAL_ID,),
+        description=(
+            "Sends the task, once, with the approval's id as its idempotency key. 403 for whoever asked for "
+            "it. `outcome` is null when there was no answer: then whoever approved may do so again."
+        ),
+    ),
+    ("POST", "/autopilot/approvals/{id}/refuse"): Operation(
+        "refuseTask",
+        "approvals",
+        {200: "Refused"},
+        (*BODY, "not_found", "conflict", STORE),
+        body="Decision",
+        body_required=False,
+        parameters=(_APPROVAL_ID,),
+        description="403 for whoever asked for the task.",
     ),
     ("GET", "/autopilot/keys"): Operation("listKeys", "keys", {200: "Keys"}, (*PARAMETERS, STORE)),
     ("POST", "/autopilot/keys"): Operation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args, get_type_hints
 
 from infra.body import MAX_STRING
+from router.approvals import DIGEST
 from router.keys import _OURS, KEY_NAME, MAX_LIFE, MAX_OVERLAP, MAX_SCOPES
 from router.model import DEFAULT_DATE, MAX_CAPABILITIES, PlanRequest
 from router.needs import (
@@ -241,6 +242,18 @@ SCHEMAS: Json = {
             {"capability": "web.section.generate", "meta": {"sectionType": "faq"}, "mode": "explain"},
         ],
     },
+    "Decision": closed(
+        {
+            "digest": {
+                "type": ["string", "null"],
+                "pattern": whole(DIGEST),
+                "default": None,
+                "description": "That of the task one has read: with another one nothing is decided.",
+            }
+        },
+        "digest",
+        description="A decision about a task that waits for approval.",
+    ),
     "NewKey": closed(
         {
             "name": {

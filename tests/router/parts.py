@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
@@ -17,6 +18,7 @@ from infra.ensure import Ensurer
 from infra.provider import Bound, Diagnosis, Inventory, Resource, Unread, Want, digest_of
 from infra.table import Document, Item, Key, Page, Table, Write
 from infra.table.sqlite import SqliteTable
+from router.approvals import Approvals
 from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.delivery import Delivery, Errand, Outcome
@@ -25,6 +27,7 @@ from router.forward import AttemptFailed, Forward, Message, Reply
 from router.heal import Healer
 from router.health import HealthBook, State
 from router.journal import Journal
+from router.keys import Keys
 from router.model import Autopilot, Capability, PlanRequest
 from router.planner import Caller, Planner
 from router.probe import Prober
@@ -220,6 +223,8 @@ class Core:
     forward: FakeForward
     journal: Journal
     delivery: Delivery
+    keys: Keys
+    approvals: Approvals
     planner: Planner
     prober: Prober
     healer: Healer
@@ -252,8 +257,8 @@ class Core:
         return rows[::-1]
 
 
-def core(table: Table, clock: FakeClock) -> Core:
-    """Put the parts together."""
+def core(table: Table, clock: FakeClock, *patterns: str) -> Core:
+    """Put the parts together. Tasks of capabilities of these patterns wait for approval."""
     watched = Watched(table)
     ids = CountingIds()
     routes = Routes(watched, clock=clock, monotonic=clock)
@@ -269,6 +274,8 @@ def core(table: Table, clock: FakeClock) -> Core:
     delivery = Delivery(
         chooser=chooser, health=health, readiness=readiness, forward=forward, journal=journal, clock=clock
     )
+    keys = Keys(watched, clock=clock, monotonic=clock, random_bytes=os.urandom)
+    approvals = Approvals(watched, keys, clock=clock, new_id=ids, patterns=patterns)
     planner = Planner(
         registry=registry,
         routes=routes,
@@ -278,6 +285,7 @@ def core(table: Table, clock: FakeClock) -> Core:
         readiness=readiness,
         forward=forward,
         delivery=delivery,
+        approvals=approvals,
         new_id=ids,
     )
     return Core(
@@ -294,6 +302,8 @@ def core(table: Table, clock: FakeClock) -> Core:
         forward,
         journal,
         delivery,
+        keys,
+        approvals,
         planner,
         Prober(registry, routes, forward, health),
         Healer(registry, ensurer, watched, clock=clock, new_id=ids),

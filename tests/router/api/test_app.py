@@ -33,6 +33,10 @@ POLICY = {
     ("POST", "/autopilot/registry/{name}/secret"): Scope.REGISTER,
     ("GET", "/autopilot/audit"): Scope.OPERATE,
     ("GET", "/autopilot/events"): Scope.READ,
+    ("GET", "/autopilot/approvals"): Scope.OPERATE,
+    ("GET", "/autopilot/approvals/{id}"): Scope.KEY,
+    ("POST", "/autopilot/approvals/{id}/approve"): Scope.OPERATE,
+    ("POST", "/autopilot/approvals/{id}/refuse"): Scope.OPERATE,
     ("GET", "/autopilot/keys"): Scope.ADMIN,
     ("POST", "/autopilot/keys"): Scope.ADMIN,
     ("DELETE", "/autopilot/keys/{id}"): Scope.ADMIN,
@@ -163,7 +167,7 @@ async def test_a_key_opens_what_its_scope_names(tmp_path: Path, held: Scope) -> 
     async with client_of(built) as client:
         for (method, template), needed in POLICY.items():
             answer = await client.request(method, path_of(template), headers=headers)
-            admitted = needed in {held, Scope.PUBLIC} or held is Scope.ADMIN
+            admitted = needed in {held, Scope.PUBLIC, Scope.KEY} or held is Scope.ADMIN
             assert (answer.status_code != 403) is admitted, (method, template)
             if not admitted:
                 assert (answer.json()["code"], answer.json()["scope"]) == ("forbidden", needed.value)
