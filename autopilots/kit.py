@@ -24,7 +24,8 @@ import inspect
 import logging
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -38,6 +39,7 @@ from infra.blobs import Blobs
 from infra.body import USUAL, Disconnected, Limits, parse, read
 from infra.clock import Clock, NewId
 from infra.model import Model
+from infra.redact import Redactor
 from infra.signing import CHALLENGE, Verifier
 from infra.table import Table
 from router.errors import AutopilotError, Invalid, NotFound
@@ -87,6 +89,8 @@ class Parts:
     public_url: str
     """Where the world reaches the router, without a trailing slash: `http://127.0.0.1:8080`."""
     plan: Plan
+    redactor: Redactor = field(default_factory=Redactor, kw_only=True)
+    """Keeps the installation's secrets out of problems: systems outside may say them back to us."""
 
 
 P = TypeVar("P", bound=Parts)
@@ -217,6 +221,7 @@ class Pilot(Generic[P]):
             offered = [offer.name for offer in self._offers.values() if not offer.optional]
             return _json({"status": "healthy", "autopilot": self.name, "capabilities": offered})
 
+        redactor = getattr(parts, "redactor", None) or Redactor()
         return Starlette(
             routes=[
                 Route("/tasks", tasks, methods=["POST"]),
@@ -224,7 +229,11 @@ class Pilot(Generic[P]):
                 Route("/health", health, methods=["GET"]),
                 *routes,
             ],
-            exception_handlers={AutopilotError: _problem, Disconnected: _gone, Exception: _crash},
+            exception_handlers={
+                AutopilotError: partial(_problem, redactor),
+                Disconnected: _gone,
+                Exception: _crash,
+            },
         )
 
     async def _run(self, parts: P, body: Mapping[str, Any], key: str) -> Result:
@@ -263,9 +272,9 @@ def _json(result: Result, status: int = 200, media_type: str = "application/json
     return Response(msgspec.json.encode(document), status, media_type=media_type)
 
 
-async def _problem(_: Request, error: Exception) -> Response:
+async def _problem(redactor: Redactor, _: Request, error: Exception) -> Response:
     assert isinstance(error, AutopilotError)
-    answer = _json(document_of(error), status_of(error), MEDIA_TYPE)
+    answer = _json(redactor.value(document_of(error)), status_of(error), MEDIA_TYPE)
     if answer.status_code == 401:
         answer.headers["www-authenticate"] = CHALLENGE
     return answer
@@ -279,4 +288,4 @@ async def _gone(_: Request, error: Exception) -> Response:
 
 async def _crash(request: Request, error: Exception) -> Response:
     log.error("autopilot crashed", extra={"path": request.url.path}, exc_info=error)
-    return await _problem(request, AutopilotError())
+    return await _problem(Redactor(), request, AutopilotError())

@@ -241,6 +241,7 @@ def _parts(
         new_id=new_id,
         public_url=settings.public_url or url,
         plan=partial(_plan, planner),
+        redactor=Redactor(settings.secrets()),
     )
 
 
