@@ -110,7 +110,7 @@ def test_list_walks_every_page(ask: Any, served: Served) -> None:
 def test_register_reads_a_file_and_shows_the_secret_once(ask: Any, served: Served, tmp_path: Path) -> None:
     """The first registration prints the signing secret and warnings, the second no secret."""
     file = tmp_path / "greeter.json"
-    body = {"name": "greeter", "endpoint": f"{served.url}/greeter", "capabilities": ["text.greet"]}
+    body = {"name": "greeter", "endpoint": f"{REFUSED}/greeter", "capabilities": ["text.greet"]}
     file.write_text(json.dumps(body))
     first, second = ask("register", str(file)), ask("register", str(file))
     assert (first.status, second.status) == (0, 0)
