@@ -16,6 +16,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -141,7 +142,7 @@ class Approvals:
 
     def required(self, capability: str) -> bool:
         """Whether this installation wants approval for a capability, whoever offers it."""
-        return bool(self._patterns) and any(covers(pattern, capability) for pattern in self._patterns)
+        return bool(self._patterns) and _covered(self._patterns, capability)
 
     async def ask(self, request: PlanRequest, capability: str, *, name: str, key: str = "") -> Approval:
         """Keep a task until somebody decides. Under one idempotency key it is one request, however often.
@@ -276,6 +277,12 @@ class Approvals:
         if approval.state is State.WAITING and self._clock() >= approval.until:
             return msgspec.structs.replace(approval, state=State.EXPIRED)
         return approval
+
+
+@lru_cache(maxsize=4096)
+def _covered(patterns: tuple[str, ...], capability: str) -> bool:
+    """Whether one of the patterns covers a capability. Every plan asks that."""
+    return any(covers(pattern, capability) for pattern in patterns)
 
 
 async def _text_at(table: Table, key: Key) -> str | None:

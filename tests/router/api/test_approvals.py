@@ -383,6 +383,21 @@ async def test_the_list_is_filtered_and_paged(admin: httpx.AsyncClient, ann: Hea
     assert {one["field"] for one in wrong.json()["errors"]} == {"status", "limit", "cursor"}
 
 
+async def test_what_waits_is_found_behind_many_that_do_not(
+    admin: httpx.AsyncClient, guarded: System, ann: Header
+) -> None:
+    """A filter looks through as many pages of the store as it takes."""
+    waiting = await ask(admin, ann)
+    item = await guarded.table.get(("approval", waiting))
+    assert item is not None
+    for number in range(400):
+        one = f"apv_{number:024}"
+        document = {**item.document, "id": one, "state": "refused"}
+        await guarded.table.put(("approval", one), document)
+    found = await admin.get(APPROVALS, params={"status": "awaiting_approval", "limit": 1})
+    assert [one["id"] for one in found.json()["approvals"]] == [waiting]
+
+
 @pytest.mark.parametrize("approval", ["apv_0", "nobody", "%2e%2e", "a%00b", "x" * 300])
 async def test_an_unknown_approval_is_a_404(admin: httpx.AsyncClient, bob: Header, approval: str) -> None:
     """By whatever name."""
