@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from infra.apply import AT_ONCE, Application, Result
 from infra.clock import Clock
 from infra.ledger import Ledger
-from infra.plan import Action, Allowance, Demand, Entry, View, plan_of
+from infra.plan import Action, Allowance, Demand, Entry, View, doubts_of, plan_of
 from infra.provider import KINDS, Inventory, Key, Provider, Resource, Unread, Want, unread
 from infra.redact import Redactor
 from infra.table import Table
@@ -154,32 +154,38 @@ class Ensurer:
         return Ledger(self._table, self.provider.place, self._clock)
 
     async def _look(self, view: View, wanted: Sequence[Want]) -> View:
-        """Look again at what a list does not tell, and at what a list no longer tells."""
+        """Look again at what a list does not tell, and at what a list no longer has."""
         found = {(one.kind, one.name, one.jurisdiction): one for one in view.resources}
-        unsure: dict[Key, Unread] = {}
-        places = asyncio.Semaphore(AT_ONCE)
-
-        async def look(want: Want) -> None:
+        open_ones: dict[Key, Want] = {}
+        for want in wanted:
             place = (*want.key, want.jurisdiction)
-            entry = view.entries.get(want.key)
-            there = found.get(place)
-            if want.kind in view.unread or not _is_doubtful(want, there, entry):
-                return
-            if there and entry and entry.id and there.version and there.version == entry.version:
+            entry, there = view.entries.get(want.key), found.get(place)
+            if there and entry and _is_as_recorded(there, entry):
                 found[place] = there._replace(digest=entry.digest, ours=True)
-                return
-            try:
-                async with places:
-                    again = await self.provider.find(want, entry.id if entry else "")
-            except AutopilotError as error:
-                unsure[want.key] = self._told(unread(error))
-                return
-            found.pop(place, None)
-            if again is not None:
-                found[place] = again
+            elif want.kind not in view.unread and _is_open(want, there, entry):
+                open_ones[want.key] = want
+        places = asyncio.Semaphore(AT_ONCE)
+        answers = await asyncio.gather(*(self._find(one, view, places) for one in open_ones.values()))
+        unsure: dict[Key, Unread] = {}
+        again: list[Key] = []
+        for want, answer in zip(open_ones.values(), answers, strict=True):
+            if isinstance(answer, Unread):
+                unsure[want.key] = answer
+                continue
+            there = found.pop((*want.key, want.jurisdiction), None)
+            if answer is not None:
+                found[*want.key, want.jurisdiction] = answer
+                again += [] if there else [want.key]
+        doubts = doubts_of(view.resources, again, view.entries, self.allowance)
+        return View(list(found.values()), view.entries, view.unread, unsure, doubts)
 
-        await asyncio.gather(*(look(want) for want in {want.key: want for want in wanted}.values()))
-        return View(list(found.values()), view.entries, view.unread, unsure)
+    async def _find(self, want: Want, view: View, places: asyncio.Semaphore) -> Resource | Unread | None:
+        entry = view.entries.get(want.key)
+        try:
+            async with places:
+                return await self.provider.find(want, entry.id if entry else "")
+        except AutopilotError as error:
+            return self._told(unread(error))
 
     async def _tell(self, report: Report, result: Result, by: str) -> None:
         if (outcome := _outcome(result)) is None:
@@ -223,7 +229,12 @@ def alerts_of(plan: list[Action]) -> list[dict[str, str]]:
     return list(alerts.values())
 
 
-def _is_doubtful(want: Want, there: Resource | None, entry: Entry | None) -> bool:
+def _is_as_recorded(there: Resource, entry: Entry) -> bool:
+    """Whether nobody uploaded a Worker since we did: the ledger then knows what the list leaves open."""
+    return there.ours is None and bool(entry.id and there.version) and there.version == entry.version
+
+
+def _is_open(want: Want, there: Resource | None, entry: Entry | None) -> bool:
     """Whether a list is not enough: a Worker it says too little of, or something it no longer has."""
     if there is None:
         return entry is not None and bool(entry.id)

@@ -57,13 +57,15 @@ class Allowance(NamedTuple):
 class View:
     """What exists, and what is recorded of it. Where `unread` names a kind, nothing is known of that kind.
 
-    `unsure` has single things that were looked at again without an answer.
+    `unsure` has single things that were looked at again without an answer, `doubts` kinds whose list may
+    lack something: what it has is there, but what it lacks may be there as well.
     """
 
     resources: Sequence[Resource]
     entries: Mapping[Key, Entry]
     unread: Mapping[str, Unread] = field(default_factory=dict)
     unsure: Mapping[Key, Unread] = field(default_factory=dict)
+    doubts: Mapping[str, Unread] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,26 @@ def plan_of(
     return [planning.decided[demand.want.key] for demand in demands]
 
 
+def doubts_of(
+    listed: Iterable[Resource], again: Collection[Key], entries: Mapping[Key, Entry], allowance: Allowance
+) -> dict[str, Unread]:
+    """Return the kinds whose list may lack something, and why. Pure.
+
+    A list is doubted that is empty where there was something before, unless what vanished may be made anew,
+    and one that lacks what was found when it was looked at `again`.
+    """
+    recorded = {kind for (kind, _), entry in entries.items() if entry.id}
+    emptied = set() if allowance.recreate else recorded - {one.kind for one in listed}
+    doubts = {}
+    for kind in emptied:
+        text = f"the list of {TITLES[kind]} is empty, and there were some before"
+        doubts[kind] = Unread("emptied", text, _VANISHED)
+    for kind, name in again:
+        text = f"the list of {TITLES[kind]} lacks {name}, which is there"
+        doubts[kind] = Unread("incomplete", text, "The next pass looks again.")
+    return doubts
+
+
 def is_near(one: str, other: str) -> bool:
     """Whether one of two different names may be the other one mistyped.
 
@@ -168,8 +190,6 @@ class _Planning:
         self._there: dict[Key, list[Resource]] = {}
         for resource in view.resources:
             self._there.setdefault(resource.key, []).append(resource)
-        self._kinds = {kind for kind, _ in self._there}
-        self._recorded = {kind for (kind, _), entry in view.entries.items() if entry.id}
         self.decided: dict[Key, Action] = {}
 
     def decide(self, demand: Demand) -> Action:
@@ -179,7 +199,7 @@ class _Planning:
             self._unbound,
             self._exists,
             self._elsewhere,
-            self._emptied,
+            self._doubted,
             self._vanished,
             self._mistyped,
             self._too_many,
@@ -255,12 +275,9 @@ class _Planning:
         text = f"a bucket of that name is in another jurisdiction: {', '.join(others)}"
         return _blocked(demand, "elsewhere", text, _ELSEWHERE)
 
-    def _emptied(self, demand: Demand) -> Action | None:
-        kind = demand.want.kind
-        if self._allowance.recreate or kind in self._kinds or kind not in self._recorded:
-            return None
-        text = f"the list of {TITLES[kind]} is empty, and there were some before"
-        return _blocked(demand, "emptied", text, _VANISHED, alert=True)
+    def _doubted(self, demand: Demand) -> Action | None:
+        why = self._view.doubts.get(demand.want.kind)
+        return _blocked(demand, why.code, why.message, why.hint, alert=True) if why else None
 
     def _vanished(self, demand: Demand) -> Action | None:
         entry = self._view.entries.get(demand.want.key)
