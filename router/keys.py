@@ -36,7 +36,7 @@ _ID, _SECRET, _CHECK = 8, 24, 6
 _KEY = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_ID + _SECRET + _CHECK}}}")
 _KEY_ID = re.compile(rf"[0-9A-Za-z]{{{_ID}}}")
 KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]{0,62}[A-Za-z0-9])?")
-_OURS = {"admin", "anyone", "local"}
+_OURS = {"admin", "anyone", "local", "router"}
 """Names of callers that have no key of this table."""
 RECORDS = "key"
 _KNOWN_SECONDS = 5.0

@@ -251,7 +251,21 @@ class TestCreate:
 
     @pytest.mark.parametrize(
         "name",
-        ["", " ann", "ann ", "a\nb", "a\x1b[0m", "é", "a" * 65, "admin", "local", "anyone", "a/b", '"'],
+        [
+            "",
+            " ann",
+            "ann ",
+            "a\nb",
+            "a\x1b[0m",
+            "é",
+            "a" * 65,
+            "admin",
+            "local",
+            "anyone",
+            "router",
+            "a/b",
+            '"',
+        ],
     )
     async def test_bad_name(self, keys: Keys, name: str) -> None:
         """A name that could break a log line, or is that of a built-in caller, is refused."""
