@@ -31,7 +31,7 @@ SINGLE = frozenset(
 
 
 def check_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raise `Malformed` when a header of `SINGLE` is there more than once, whether or not its values agree."""
+    """Raise `Malformed` when a header of `SINGLE` is there twice, whether or not both say the same."""
     seen: set[bytes] = set()
     for name, _ in headers:
         if name in seen and name in SINGLE:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with a short cut for answers that are there as a whole.
+"""Our HTTP protocol under uvicorn, with a short cut for answers that are there as a whole.
 
 ASGI sends an answer in two messages, which uvicorn writes apart: two awaits, two system calls and two packets
 each time. Here the scope's extension `autopilot.whole` takes status, headers and body at once.
@@ -9,30 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from router.api.http import WHOLE
+from router.strict import Strict
 
 
-class OneWrite(HttpToolsProtocol):
+class OneWrite(Strict):
     """The protocol that `serve` gives uvicorn."""
+
+    __slots__ = ()
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         # One for all requests of a connection. A scope that led to its own request would be a circle, which
         # only the garbage collector can free.
-        self._extensions: dict[str, Any] = {WHOLE: self._answer}
-
-    def on_headers_complete(self) -> None:
-        """Offer the short cut to the request that begins."""
-        super().on_headers_complete()
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["extensions"] = self._extensions
+        self.extensions[WHOLE] = self._answer
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the connection, and of the circle through this object."""
+        """Let go of the circle through this object too."""
         super().connection_lost(exc)
-        self._extensions.clear()
+        self.extensions.clear()
 
     def _answer(
         self, scope: Mapping[str, Any], status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
@@ -41,6 +38,8 @@ class OneWrite(HttpToolsProtocol):
         cycle = self.cycle
         if cycle.scope is not scope or cycle.response_started or cycle.flow.write_paused:
             return False  # the first: a pipelined request came in meanwhile
+        if cycle.more_body:  # it need not be waited for: the answer does not depend on the rest
+            cycle.keep_alive = False
         lines = [STATUS_LINE[status]]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
@@ -52,7 +51,9 @@ class OneWrite(HttpToolsProtocol):
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         cycle.transport.write(head + b"\r\n" if scope["method"] == "HEAD" else b"%b\r\n%b" % (head, body))
-        if not cycle.keep_alive:
+        if cycle.more_body:
+            self.hang_up()
+        elif not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
         return True

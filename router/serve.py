@@ -8,8 +8,9 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -19,6 +20,7 @@ from router.errors import AutopilotError, Conflict
 from router.heal import Healer
 from router.onewrite import OneWrite
 from router.settings import Settings
+from router.strict import MAX_CONNECTIONS, hurry
 from router.wiring import System, build
 
 log = logging.getLogger("router")
@@ -26,6 +28,7 @@ log = logging.getLogger("router")
 HEAL_SCHEDULE = "*/15 * * * *"
 REFRESH_SECONDS = 1.0
 PROBE_SECONDS = 10.0
+HURRY_SECONDS = 1.0
 SCHEDULE_SECONDS = 1.0
 SCHEDULE_LOOPS = 3
 STOP_SECONDS = 3
@@ -63,7 +66,7 @@ async def serve(settings: Settings, bound: socket.socket, ready: Callable[[str],
     server = _Server(
         uvicorn.Config(
             system.app,
-            http=OneWrite,
+            http=partial(OneWrite, most=_most_connections()),  # type: ignore[arg-type]
             access_log=False,
             lifespan="off",
             log_config=None,
@@ -75,7 +78,7 @@ async def serve(settings: Settings, bound: socket.socket, ready: Callable[[str],
         )
     )
     serving = asyncio.create_task(server.serve([bound]))
-    loops = [asyncio.create_task(one) for one in _loops(system)]
+    loops = [asyncio.create_task(one) for one in [*_loops(system), _hurry(server.server_state.connections)]]
     # What was built so far lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -92,6 +95,25 @@ async def serve(settings: Settings, bound: socket.socket, ready: Callable[[str],
         await serving
         await asyncio.gather(*loops, return_exceptions=True)
         await system.close()
+
+
+def _most_connections() -> int:
+    """Return how many callers may be connected at once: half of the files this process may open.
+
+    The other half is for the store and for what is forwarded. As many are asked for as that needs.
+    """
+    try:
+        import resource
+    except ImportError:  # not to be had on Windows
+        return MAX_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(soft // 2, 1))
 
 
 class _Server(uvicorn.Server):
@@ -117,6 +139,16 @@ def _loops(system: System) -> list[Coroutine[Any, Any, None]]:
         *(_every(SCHEDULE_SECONDS, "schedules", system.fire_schedules) for _ in range(SCHEDULE_LOOPS)),
         _heal(system),
     ]
+
+
+async def _hurry(connections: Collection[Any]) -> None:
+    """Close connections whose callers take too long to say what they want."""
+    now = asyncio.get_running_loop().time
+
+    async def look() -> None:
+        hurry(connections, now())
+
+    await _every(HURRY_SECONDS, "hurrying", look)
 
 
 async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
