@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
-from infra.outbound import LOOPBACK, Allowed, parse_allowed
+from infra.outbound import LOOPBACK, Allowed, Guard, parse_allowed, parse_url
 from infra.signing import is_secret
-from router.errors import Invalid
+from router.errors import EndpointRefused, Invalid
 
 _RATE = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,5})")
 _SHORTEST_AUDIT_KEY = 32
@@ -59,6 +59,8 @@ class Settings:
     public_url: str = ""
     dynamodb_endpoint: str = ""
     cf_token: Secret = field(default_factory=lambda: Secret(""))
+    cf_account: str = ""
+    cf_api_base: str = ""
     openai_key: Secret = field(default_factory=lambda: Secret(""))
     openai_base_url: str = ""
     model: str = "gpt-4o-mini"
@@ -102,19 +104,22 @@ def read(environment: Mapping[str, str], *, host: str = "127.0.0.1") -> Settings
     """
     given = _Given(environment)
     auth = _auth(given, host)
+    allowed = _allowed(given, auth)
     settings = Settings(
         auth=auth,
         api_key=given.secret("AUTOPILOT_API_KEY"),
         table=given.text("AUTOPILOT_TABLE"),
         data=Path(given.text("AUTOPILOT_DATA") or ".autopilot"),
-        allowed=_allowed(given, auth),
+        allowed=allowed,
         rate=_rate(given),
         concurrency=given.number("AUTOPILOT_MAX_CONCURRENCY", 500, least=1, most=100_000),
         audit_key=_audit_key(given),
         require_approval=given.text("AUTOPILOT_REQUIRE_APPROVAL"),
         public_url=given.text("AUTOPILOT_PUBLIC_URL").rstrip("/"),
         dynamodb_endpoint=given.text("DYNAMODB_ENDPOINT_URL"),
-        cf_token=given.secret("CF_API_TOKEN"),
+        cf_token=_cf_token(given),
+        cf_account=given.text("CF_ACCOUNT_ID").strip(),
+        cf_api_base=_cf_api_base(given, allowed),
         openai_key=given.secret("OPENAI_API_KEY"),
         openai_base_url=given.text("OPENAI_BASE_URL"),
         model=given.text("AUTOPILOT_MODEL") or "gpt-4o-mini",
@@ -211,6 +216,31 @@ def _rate(given: _Given) -> tuple[int, int] | None:
         given.wrong("AUTOPILOT_RATE_LIMIT", "must be CALLS/SECONDS, such as 600/60")
         return None
     return int(match[1]), int(match[2])
+
+
+def _cf_token(given: _Given) -> Secret:
+    token = given.text("CF_API_TOKEN").strip()
+    if token.startswith("cfk_"):
+        given.wrong(
+            "CF_API_TOKEN",
+            "is a global API key, which may do everything to every account of its owner: create an API token "
+            "with only the permissions needed",
+        )
+    elif not (token.isascii() and token.isprintable()) or " " in token:
+        given.wrong("CF_API_TOKEN", "has characters that no token has: copy it again")
+    return Secret(token)
+
+
+def _cf_api_base(given: _Given, allowed: Allowed) -> str:
+    base = given.text("CF_API_BASE").strip().rstrip("/")
+    if base:
+        try:
+            Guard(allowed).check(parse_url(base))
+        except EndpointRefused as error:
+            given.wrong(
+                "CF_API_BASE", f"{error}; AUTOPILOT_ALLOW_ENDPOINTS lists what may be called all the same"
+            )
+    return base
 
 
 def _audit_key(given: _Given) -> Secret:

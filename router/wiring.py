@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from infra.openai_model import OpenAiModel
 from infra.outbound import Guard, own_places
 from infra.plan import Allowance
 from infra.pool import Pool
+from infra.provider import Provider
 from infra.redact import Redactor
 from infra.signing import SeenInTable, Verifier, new_secret
 from infra.table import Table
@@ -161,7 +164,7 @@ def build(settings: Settings, *, url: str) -> System:
     health = HealthBook(time.monotonic)
     chooser = Chooser(routes, health)
     journal = Journal(table, clock=time.time, writer=new_id("w"))
-    provider = LocalProvider(table, settings.data, time.time, new_id)
+    provider = _provider(settings, table, pool)
     local: dict[str, LocalApp] = {}
     forward = Forward(pool, local, time.time)
     redactor = Redactor(settings.secrets())
@@ -222,6 +225,26 @@ def build(settings: Settings, *, url: str) -> System:
         [*pages(parts), *returns(), *webhooks(employee, _verifier(settings, table)), *admin.routes()],
     )
     return System(app, table, routes, prober, healer, journal, audit, events, planner, employee, pool, http)
+
+
+def _provider(settings: Settings, table: Table, pool: Pool) -> Provider:
+    """Return who keeps the storage that autopilots need: Cloudflare, where there is a token for it."""
+    if not settings.cf_token:
+        return LocalProvider(table, settings.data, time.time, new_id)
+    from infra.cloudflare.provider import connect
+    from infra.cloudflare.wire import Harmless
+
+    return connect(
+        httpx.AsyncClient(transport=Harmless(GuardedTransport(pool)), trust_env=False),
+        settings.cf_token.reveal(),
+        settings.cf_account,
+        settings.cf_api_base,
+        clock=time.time,
+        monotonic=time.monotonic,
+        sleep=asyncio.sleep,
+        random=random.random,
+        nobody=partial(new_id, "nobody"),
+    )
 
 
 def _allowance(settings: Settings) -> Allowance:

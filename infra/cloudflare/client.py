@@ -160,13 +160,13 @@ class Workers:
         self._wire = wire
         self._account = account
         self.etags: dict[str, str] = {}
-        """As the latest list showed them: a look at one script does not."""
+        """As lists and uploads showed them last: a look at one script does not."""
 
     async def rows(self) -> list[Row]:
         """Return `{id, tags, etag, …}` of every script; its `id` is its name. There are no pages."""
         path = await self._account.path("/workers/scripts")
         rows = whole(await self._wire.send(Call("workers", "list", "GET", path)), "id")
-        self.etags = {row["id"]: row["etag"] for row in rows if isinstance(row.get("etag"), str)}
+        self.etags = {row["id"]: _etag(row) for row in rows}
         return rows
 
     async def upload(self, name: str, source: str, metadata: Mapping[str, Any]) -> Row:
@@ -176,7 +176,9 @@ class Workers:
             (MODULE, (MODULE, source.encode(), _MODULE_TYPE)),
         ]
         call = Call("workers", "upload", "PUT", await self._path(name), files=files)
-        return _record(await self._wire.send(call))
+        row = _record(await self._wire.send(call))
+        self.etags[name] = _etag(row)
+        return row
 
     async def settings(self, name: str) -> Row | None:
         """Return `{bindings, compatibility_date, annotations, …}` of a script, None where there is none."""
@@ -310,6 +312,10 @@ async def _record_or_none(wire: Wire, call: Call) -> Row | None:
         return _record(await wire.send(call))
     except Missing:
         return None
+
+
+def _etag(row: Row) -> str:
+    return str(row.get("etag") or "")
 
 
 def _crons(record: Row) -> list[str]:

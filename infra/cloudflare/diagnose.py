@@ -62,10 +62,12 @@ async def diagnose(
     probe_writes: bool,
 ) -> Diagnosis:
     """Return what there is to say. `nobody` gives a name that no Worker has."""
+    useless = False
+    shown: Mapping[str, Any] | Unread
     try:
         known = await _identify(client, token, found)
     except CloudflareError as error:
-        shown: Mapping[str, Any] | Unread = unread(error)
+        shown, useless = unread(error), isinstance(error, BadToken)
         known = Token(_kind_by_prefix(token), {}, None)
     else:
         shown = _shown(known, clock())
@@ -73,17 +75,15 @@ async def diagnose(
         _account_row(client, known), _rows(client, known, found, nobody if probe_writes else None)
     )
     where = link(known.kind)
-    lacking = [one for one in (*permissions, account) if one.has != "Unknown"]
-    missing = [_group(one) for one in lacking if _lacks(one) and _essential(one)]
+    rows = [one._replace(link=where) if _lacks(one) else one for one in (*permissions, account)]
+    missing = [_group(one) for one in rows if _lacks(one) and _essential(one)]
+    blind = isinstance(shown, Unread) and all(one.has == "Unknown" for one in rows)
     return Diagnosis(
         shown,
-        [
-            one._replace(link=where) if one in lacking and _lacks(one) else one
-            for one in (*permissions, account)
-        ],
+        shown if isinstance(shown, Unread) and blind else rows,
         missing,
-        link=where if missing or isinstance(shown, Unread) else "",
-        note="" if probe_writes or known.details is not None else _READ_ONLY,
+        link=where if missing or useless else "",
+        note="" if probe_writes or blind or known.details is not None else _READ_ONLY,
     )
 
 

@@ -40,6 +40,8 @@ async def find(client: Client, want: Want, _: str) -> Resource | None:
         digest = ""
     if digest and isinstance(want.spec, Worker) and await _reached_otherwise(client, want.spec):
         digest = ""
+    if want.name not in client.workers.etags:
+        await client.workers.rows()
     version = client.workers.etags.get(want.name, "")
     return Resource("workers", want.name, want.name, digest, ours=MARK in tags, version=version)
 

@@ -17,7 +17,9 @@ from infra.plan import Demand
 from infra.provider import KINDS, Bound, Inventory, Provider, ProviderFailed, Resource, Want, digest_of, wants
 from infra.table.sqlite import SqliteTable
 from router.model import Binding, Bucket, Needs, Worker
+from tests.cloudflare_fake import CloudflareFake
 from tests.fakes import FakeClock
+from tests.infra.cloudflare.conftest import Rig
 
 
 class Storage(NamedTuple):
@@ -35,9 +37,12 @@ async def table(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteTable]:
     await opened.close()
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "cloudflare"])
 def storage(request: pytest.FixtureRequest, table: SqliteTable, clock: FakeClock, tmp_path: Path) -> Storage:
     """Give empty storage of each provider."""
+    if request.param == "cloudflare":
+        rig = Rig(CloudflareFake(clock), clock)
+        return Storage(rig.provider, lambda: rig.provider(account="f" * 32))
     return Storage(
         lambda: LocalProvider(table, tmp_path / "data", clock, new_id),
         lambda: LocalProvider(table, tmp_path / "other", clock, new_id),

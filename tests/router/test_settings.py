@@ -163,6 +163,46 @@ def test_without_a_webhook_secret_there_is_none() -> None:
     assert read({"AUTOPILOT_WEBHOOK_SECRET": " "}).webhook_secrets == read({}).webhook_secrets == ()
 
 
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        ("cfk_" + "k" * 40, "is a global API key"),
+        ("two words", "copy it again"),
+        ("line\nbreak", "copy it again"),
+        ("tökén", "copy it again"),
+    ],
+)
+def test_a_cloudflare_token_that_must_not_be_used_is_refused(token: str, why: str) -> None:
+    """A key that may do everything, and what was copied wrongly; neither is shown."""
+    found = problems({"CF_API_TOKEN": token})
+    assert set(found) == {"CF_API_TOKEN"}
+    assert why in found["CF_API_TOKEN"]
+    assert token not in str(found)
+
+
+def test_cloudflare_is_read_as_it_is_meant() -> None:
+    """Blanks and line ends around a token or an id are what a file of secrets adds."""
+    settings = read(
+        {"CF_API_TOKEN": " cfut_x\n", "CF_ACCOUNT_ID": "abc\n", "CF_API_BASE": "https://api.example/v4/"}
+    )
+    assert settings.cf_token.reveal() == "cfut_x"
+    assert (settings.cf_account, settings.cf_api_base) == ("abc", "https://api.example/v4")
+    assert (read({}).cf_account, read({}).cf_api_base) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "base", ["api.example", "http://api.example", "https://10.0.0.1", "http://127.0.0.1:1/v4"]
+)
+def test_an_api_that_may_not_be_called_is_refused(base: str) -> None:
+    """At the start, not at the first call; what is allowed though it is not public may be one."""
+    found = problems({"CF_API_BASE": base, "AUTOPILOT_ALLOW_ENDPOINTS": "192.168.0.1"})
+    assert set(found) == {"CF_API_BASE"}
+    assert "AUTOPILOT_ALLOW_ENDPOINTS" in found["CF_API_BASE"]
+    assert read(
+        {"CF_API_BASE": "http://127.0.0.1:1/v4", "AUTOPILOT_ALLOW_ENDPOINTS": "127.0.0.1"}
+    ).cf_api_base
+
+
 def test_all_problems_are_reported_together_and_show_no_secret() -> None:
     """Whoever sets a router up corrects everything at once."""
     found = problems(
