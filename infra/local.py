@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -56,12 +56,11 @@ class LocalProvider:
             try:
                 self._root.mkdir(parents=True, exist_ok=True)
                 if not mark.exists():
-                    self._write(mark, self._new_id("place").encode(), new=True)
-            except FileExistsError:
-                pass  # another process was faster
+                    with suppress(FileExistsError):  # another process was faster
+                        self._write(mark, self._new_id("place").encode(), new=True)
+                self._place = f"local:{mark.read_text()}"
             except OSError as error:
                 raise StoreUnavailable(f"cannot write {mark}: {error.strerror}") from error
-            self._place = f"local:{mark.read_text()}"
         return self._place
 
     async def inventory(self) -> Inventory:

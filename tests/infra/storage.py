@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+from infra.clock import Clock
 from infra.provider import (
     KINDS,
     Bound,
@@ -26,9 +27,16 @@ class Storage:
     name = "memory"
     place = "memory"
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.there: list[Resource] = []
         self.made = 0
+        self.listed_at: dict[str, float] = {}
+        """By id, when lists begin to show it."""
+
+    def listed(self) -> list[Resource]:
+        """Return what lists show by now."""
+        return [one for one in self.there if self.listed_at.get(one.id, 0.0) <= self.clock()]
 
     def put(self, kind: str, name: str, *, digest: str = "", ours: bool | None = None) -> Resource:
         """Put something there, as if it had been made by hand."""
@@ -59,6 +67,8 @@ class Faulty:
         self.storage = storage
         self.luck = luck
         self.faults = faults
+        self.lags: tuple[float, ...] = (0.0,)
+        """Seconds until lists show what was created, one of them each time."""
         self.lies: set[str] = set()
         self.blind = False
         self.unread: dict[str, Unread] = {}
@@ -75,7 +85,7 @@ class Faulty:
     async def inventory(self) -> Inventory:
         await self._call("list", "")
         lost = {kind: Unread("unknown", "no answer", "") for kind in KINDS if self._fails(5)} | self.unread
-        shown = [one for one in self.storage.there if one.kind not in {*lost, *self.lies}]
+        shown = [one for one in self.storage.listed() if one.kind not in {*lost, *self.lies}]
         if not self.tells_all:
             shown = [one._replace(digest="", ours=None) for one in shown]
         return Inventory(shown, lost)
@@ -98,6 +108,7 @@ class Faulty:
         if fault == "lost":
             raise ProviderFailed("no answer", word="unknown", done=True)
         made = self.storage.put(*want.key, digest=digest_of(want, bound), ours=want.kind == "workers" or None)
+        self.storage.listed_at[made.id] = self.storage.clock() + self.luck.choice(self.lags)
         if want.jurisdiction:
             self.storage.there[-1] = made = made._replace(jurisdiction=want.jurisdiction)
         await self._pause()
