@@ -121,7 +121,53 @@ ROUTES: list[tuple[str, str, str, str, str]] = [
 _ROUTES = [(method, re.compile(path), product, level, who) for method, path, product, level, who in ROUTES]
 
 
-class CloudflareFake:
+class _Identity:
+    """What is said of tokens and accounts."""
+
+    accounts: list[Json]
+
+    def _verify(self, token: Token, asked: Asked, path: str) -> Any:
+        """Say what the token is. Each kind is unknown where the other is verified."""
+        if path.startswith("/user") != (token.kind == "user"):
+            raise Refusal(self.invalid_status, 1000, "Invalid API Token")
+        shown = {"id": token.id, "status": token.status}
+        return shown | ({"expires_on": token.expires_on} if token.expires_on else {})
+
+    def _details(self, token: Token, asked: Asked, path: str) -> Any:
+        """Show the policies of a token to one that may read them."""
+        if not token.reads_itself or path.startswith("/user") != (token.kind == "user"):
+            raise Refusal(403, 9109, "Unauthorized to access requested resource")
+        if asked.names[0] != token.id:
+            raise Refusal(404, 1003, "Token not found")
+        names = [
+            f"{GROUPS[product]} {'Write' if level == 'edit' else 'Read'}"
+            for product, level in token.grants.items()
+        ]
+        policy = {
+            "id": "f267e341f3dd4697bd3b9f71dd96247f",
+            "effect": "allow",
+            "resources": {f"com.cloudflare.api.account.{ACCOUNT}": "*"},
+            "permission_groups": [{"id": f"{n:032x}", "name": name} for n, name in enumerate(names)],
+        }
+        condition = {"request_ip": {"in": token.only_from}} if token.only_from else None
+        shown = {"id": token.id, "name": "a token", "status": token.status, "policies": [policy]}
+        return shown | ({"condition": condition} if condition else {})
+
+    def _accounts(self, token: Token, asked: Asked, path: str) -> Any:
+        """List the accounts the token sees. Whatever page is asked for, the first comes."""
+        if not token.may("account", "read"):
+            return [], page_of(asked, [], 20, 50)[1]
+        shown, info = page_of(
+            Asked({"per_page": asked.query.get("per_page", "")}, {}, b""), self.accounts, 20, 50
+        )
+        return shown, info
+
+    def _account(self, token: Token, asked: Asked, path: str) -> Any:
+        """Show the account."""
+        return self.accounts[0]
+
+
+class CloudflareFake(_Identity):
     """One account and its tokens. `tell` answers a request; everything it was asked is in `requests`."""
 
     def __init__(self, clock: FakeClock | None = None, tokens: Iterable[Token] = ()) -> None:
@@ -258,46 +304,6 @@ class CloudflareFake:
         if product in GROUPS and product != "account":
             return getattr(self.products, who)(asked)
         return getattr(self, f"_{who}")(token, asked, path)
-
-    def _verify(self, token: Token, asked: Asked, path: str) -> Any:
-        """Say what the token is. Each kind is unknown where the other is verified."""
-        if path.startswith("/user") != (token.kind == "user"):
-            raise Refusal(self.invalid_status, 1000, "Invalid API Token")
-        shown = {"id": token.id, "status": token.status}
-        return shown | ({"expires_on": token.expires_on} if token.expires_on else {})
-
-    def _details(self, token: Token, asked: Asked, path: str) -> Any:
-        """Show the policies of a token to one that may read them."""
-        if not token.reads_itself or path.startswith("/user") != (token.kind == "user"):
-            raise Refusal(403, 9109, "Unauthorized to access requested resource")
-        if asked.names[0] != token.id:
-            raise Refusal(404, 1003, "Token not found")
-        names = [
-            f"{GROUPS[product]} {'Write' if level == 'edit' else 'Read'}"
-            for product, level in token.grants.items()
-        ]
-        policy = {
-            "id": "f267e341f3dd4697bd3b9f71dd96247f",
-            "effect": "allow",
-            "resources": {f"com.cloudflare.api.account.{ACCOUNT}": "*"},
-            "permission_groups": [{"id": f"{n:032x}", "name": name} for n, name in enumerate(names)],
-        }
-        condition = {"request_ip": {"in": token.only_from}} if token.only_from else None
-        shown = {"id": token.id, "name": "a token", "status": token.status, "policies": [policy]}
-        return shown | ({"condition": condition} if condition else {})
-
-    def _accounts(self, token: Token, asked: Asked, path: str) -> Any:
-        """List the accounts the token sees. Whatever page is asked for, the first comes."""
-        if not token.may("account", "read"):
-            return [], page_of(asked, [], 20, 50)[1]
-        shown, info = page_of(
-            Asked({"per_page": asked.query.get("per_page", "")}, {}, b""), self.accounts, 20, 50
-        )
-        return shown, info
-
-    def _account(self, token: Token, asked: Asked, path: str) -> Any:
-        """Show the account."""
-        return self.accounts[0]
 
 
 class FakeTransport(httpx.AsyncBaseTransport):

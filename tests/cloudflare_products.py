@@ -97,8 +97,8 @@ def page_of(asked: Asked, rows: list[Json], default: int, most: int) -> tuple[li
     }
 
 
-class Products:
-    """The storage of one account. `date` gives the time as Cloudflare writes it."""
+class _Kept:
+    """What is kept in one account. `date` gives the time as Cloudflare writes it."""
 
     def __init__(self, date: Callable[[], str]) -> None:
         self._date = date
@@ -120,7 +120,9 @@ class Products:
         self.off_limits: set[str] = set()
         """Things that the token may not bind a Worker to."""
 
-    # Workers KV
+
+class _Kv(_Kept):
+    """Namespaces."""
 
     def kv_list(self, asked: Asked) -> tuple[Any, Json]:
         """List namespaces, 20 at a time unless told otherwise."""
@@ -147,7 +149,9 @@ class Products:
         self.kv[row["id"]] = Thing(row, self.lag)
         return row
 
-    # R2
+
+class _R2(_Kept):
+    """Buckets, each in its jurisdiction."""
 
     def r2_place(self, asked: Asked) -> str:
         """Return the jurisdiction that is asked for."""
@@ -195,7 +199,9 @@ class Products:
         self.r2[place, name] = Thing(row, self.lag)
         return row
 
-    # Workers
+
+class _Workers(_Kept):
+    """Scripts."""
 
     def workers_list(self, asked: Asked) -> tuple[Any, None]:
         """List scripts, all at once and without a word about pages."""
@@ -299,7 +305,9 @@ class Products:
         if kind not in there or not there[kind]():
             raise Refusal(400, 10021, f"binding {binding.get('name')} of type {kind} refers to nothing")
 
-    # D1
+
+class _D1(_Kept):
+    """Databases."""
 
     def d1_list(self, asked: Asked) -> tuple[Any, Json]:
         """List databases."""
@@ -322,7 +330,9 @@ class Products:
         self.d1[name] = Thing(row, self.lag)
         return row
 
-    # Queues
+
+class _Queues(_Kept):
+    """Queues."""
 
     def queues_list(self, asked: Asked) -> tuple[Any, Json]:
         """List queues."""
@@ -343,6 +353,10 @@ class Products:
         return row
 
 
+class Products(_Kv, _R2, _Workers, _D1, _Queues):
+    """The storage of one account."""
+
+
 def _upload(asked: Asked) -> tuple[Json, bytes]:
     """Return metadata and source of an upload, as strictly as the API reads it."""
     kind = asked.headers.get("content-type", "")
@@ -354,8 +368,8 @@ def _upload(asked: Asked) -> tuple[Json, bytes]:
         raise Refusal(400, 10021, "could not read content for part metadata")
     metadata = json.loads(parts["metadata"].get_payload(decode=True))
     main = metadata.get("main_module")
-    module = parts.get(str(main))
-    if module is None or module.get_filename() != main:
+    module = next((one for one in parts.values() if main and one.get_filename() == main), None)
+    if module is None:
         raise Refusal(400, 10021, "Uncaught Error: No such module as main_module names")
     if module.get_content_type() not in _MODULES:
         raise Refusal(400, 10021, f"{main} is no module: {module.get_content_type()}")
