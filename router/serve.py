@@ -18,9 +18,10 @@ from croniter import croniter
 
 from router.errors import AutopilotError, Conflict
 from router.heal import Healer
+from router.hurry import Hurry
 from router.onewrite import OneWrite
 from router.settings import Settings
-from router.strict import MAX_CONNECTIONS, hurry
+from router.strict import MAX_CONNECTIONS
 from router.wiring import System, build
 
 log = logging.getLogger("router")
@@ -143,10 +144,11 @@ def _loops(system: System) -> list[Coroutine[Any, Any, None]]:
 
 async def _hurry(connections: Collection[Any]) -> None:
     """Close connections whose callers take too long to say what they want."""
+    hurry = Hurry(connections)
     now = asyncio.get_running_loop().time
 
     async def look() -> None:
-        hurry(connections, now())
+        hurry.look(now())
 
     await _every(HURRY_SECONDS, "hurrying", look)
 

@@ -14,8 +14,9 @@ import uvicorn
 
 from infra.body import Disconnected, read
 from router.api.http import WHOLE
+from router.hurry import HEAD_SECONDS, LEAVE_SECONDS, REQUEST_SECONDS, Hurry
 from router.onewrite import OneWrite
-from router.strict import HEAD_SECONDS, LEAVE_SECONDS, MAX_HEAD, REQUEST_SECONDS, hurry
+from router.strict import MAX_HEAD, MAX_WAITING
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 HEALTH = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -45,6 +46,7 @@ class Server(NamedTuple):
 
     port: int
     connections: set[Any]
+    hurry: Hurry
     callers: list[Caller]
 
     async def connect(self) -> Caller:
@@ -113,7 +115,8 @@ async def serving(app: App, **settings: Any) -> AsyncIterator[Server]:
     callers: list[Caller] = []
     try:
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield Server(port, server.server_state.connections, callers)
+        connections = server.server_state.connections
+        yield Server(port, connections, Hurry(connections), callers)
     finally:
         for caller in callers:
             caller.writer.transport.abort()
@@ -151,11 +154,11 @@ def problem(answer: tuple[int, bytes]) -> tuple[int, str]:
     return answer[0], document["code"]
 
 
-async def seconds(connections: set[Any], start: float, most: float) -> float:
+async def seconds(server: Server, start: float, most: float) -> float:
     """Look at the connections every second until there are none, and return how many that took."""
     now = start
-    while connections and now - start < most:
-        hurry(connections, now)
+    while server.connections and now - start < most:
+        server.hurry.look(now)
         await turns(5)
         now += 1.0
     return now - start
@@ -176,7 +179,7 @@ async def test_two_hundred_trickling_callers_are_sent_away_and_nobody_waits_for_
                     whole = PLAN + b"content-length: 90\r\n\r\n" if number % 2 else head
                     caller.writer.write(whole[second * 3 : second * 3 + 3])
             assert await server.health() == 200
-            hurry(server.connections, float(second))
+            server.hurry.look(float(second))
             assert await server.health() == 200
             if not server.connections:
                 gone = float(second)
@@ -207,7 +210,7 @@ async def test_a_request_has_to_arrive_in_time(begin: bytes, more: bytes, least:
         for second in range(20):
             if not server.connections:
                 break
-            hurry(server.connections, float(second))
+            server.hurry.look(float(second))
             caller.writer.write(more)
             await server.health()
         assert least < second <= 15
@@ -223,7 +226,7 @@ async def test_who_says_nothing_is_cut_off_without_a_word() -> None:
             assert len(server.connections) == 2
             empty.writer.write(b"\r\n")
             await server.health()
-            hurry(server.connections, float(second))
+            server.hurry.look(float(second))
         assert await silent.rest() == await empty.rest() == b""
 
 
@@ -236,7 +239,7 @@ async def test_empty_lines_do_not_keep_an_idle_connection() -> None:
             assert len(server.connections) == 1
             caller.writer.write(b"\r\n")
             await server.health()
-            hurry(server.connections, float(second))
+            server.hurry.look(float(second))
         assert await caller.rest() == b""
 
 
@@ -247,11 +250,11 @@ async def test_requests_one_after_the_other_each_have_their_time() -> None:
         for second in range(0, 60, 3):
             caller.writer.write(HEALTH[:20])
             await server.health()
-            hurry(server.connections, float(second))
-            hurry(server.connections, second + 2.0)
+            server.hurry.look(float(second))
+            server.hurry.look(second + 2.0)
             assert (await caller.ask(HEALTH[20:]))[0] == 200
         for second in range(60, 90):
-            hurry(server.connections, float(second))
+            server.hurry.look(float(second))
         assert (await caller.ask(HEALTH))[0] == 200
 
 
@@ -271,7 +274,7 @@ async def test_a_caller_is_not_hurried_while_we_are_slow() -> None:
         unread.writer.write(PLAN + b"content-length: 2\r\n\r\n{}" + HEALTH + HEALTH[:9])
         await until(lambda: all(one.cycle for one in server.connections))
         for second in range(100):
-            hurry(server.connections, float(second))
+            server.hurry.look(float(second))
         proceed.set()
         for one in (caller, next_begun, unread):
             assert await one.answer() == (200, b"done")
@@ -290,7 +293,7 @@ async def test_a_caller_who_does_not_read_is_given_up() -> None:
         await until(lambda: any(one.flow.write_paused for one in server.connections))
         taken = 0
         for second in range(30):
-            hurry(server.connections, float(second))
+            server.hurry.look(float(second))
             taken += len(await caller.reader.read(1 << 18))
             await turns(20)
         assert len(server.connections) == 1
@@ -298,7 +301,7 @@ async def test_a_caller_who_does_not_read_is_given_up() -> None:
         caller.reader._transport.pause_reading()  # type: ignore[attr-defined]
         await turns(2000)
         assert len(server.connections) == 1
-        assert await seconds(server.connections, 30.0, 40.0) < 16.0
+        assert await seconds(server, 30.0, 40.0) < 16.0
 
 
 # answers that do not wait for the rest
@@ -341,7 +344,7 @@ async def test_who_does_not_leave_is_shown_out() -> None:
         caller = await server.connect()
         assert problem(await caller.ask(b"no request\r\n\r\n")) == (400, "malformed")
         assert await caller.rest() == b""
-        assert LEAVE_SECONDS <= await seconds(server.connections, 0.0, 30.0) <= LEAVE_SECONDS + 2.0
+        assert LEAVE_SECONDS <= await seconds(server, 0.0, 30.0) <= LEAVE_SECONDS + 2.0
 
 
 async def test_an_expectation_is_met_only_where_the_body_is_wanted() -> None:
@@ -423,6 +426,24 @@ async def test_connections_over_the_most_are_turned_away() -> None:
         assert (await (await server.connect()).ask(HEALTH))[0] == 200
 
 
+async def test_requests_that_wait_for_the_first_answer_are_counted() -> None:
+    """A few kilobytes of requests are not made into megabytes: what is too much is not answered."""
+    proceed = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await proceed.wait()
+        await answer(scope, send, b"done")
+
+    async with serving(slow) as server:
+        caller = await server.connect()
+        caller.writer.write(HEALTH * (MAX_WAITING + 50))
+        await until(lambda: any(one.pipeline for one in server.connections))
+        proceed.set()
+        answers = (await caller.rest()).split(b"HTTP/1.1 200")[1:]
+    assert len(answers) == MAX_WAITING + 1
+    assert [b"connection: close" in one for one in answers] == [False] * MAX_WAITING + [True]
+
+
 # refusals in their turn
 
 
@@ -459,7 +480,7 @@ async def test_a_broken_body_that_waits_its_turn_is_refused_in_its_turn() -> Non
         caller.writer.write(HEALTH + PLAN + b"transfer-encoding: chunked\r\n\r\nzz\r\n" + HEALTH)
         await turns(20)
         for second in range(100):
-            hurry(server.connections, float(second))
+            server.hurry.look(float(second))
         proceed.set()
         assert await caller.answer() == (200, b"done")
         assert problem(await caller.answer()) == (400, "malformed")
