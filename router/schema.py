@@ -186,4 +186,5 @@ def _named(error: jsonschema.ValidationError) -> list[Problem]:
         known = schema.get("properties", {})
         unknown = [name for name in instance if name not in known]
         return [Problem(f"{path}.{name[:64]}", "is not a known field") for name in unknown]
-    return [Problem(path, error.message[:300])]
+    # What the value is, its sender knows; the message may be kept where the value must not be.
+    return [Problem(path, error.message.removeprefix(repr(instance)).lstrip()[:300])]
