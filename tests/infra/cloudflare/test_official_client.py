@@ -22,9 +22,10 @@ SOURCE = "export default {}"
 async def theirs(rig: Rig) -> AsyncIterator[Any]:
     """Give their client of the fake."""
     rig.fake.tokens[USER_TOKEN].reads_itself = True
-    async with on_loopback(rig.fake) as server, cloudflare.AsyncCloudflare(
-        api_token=USER_TOKEN, base_url=server.url + ROOT, max_retries=0
-    ) as client:
+    async with (
+        on_loopback(rig.fake) as server,
+        cloudflare.AsyncCloudflare(api_token=USER_TOKEN, base_url=server.url + ROOT, max_retries=0) as client,
+    ):
         yield client
 
 
