@@ -39,8 +39,8 @@ SOON_SECONDS = 14 * 86_400
 
 _DENIED_LIST = "the list was refused"
 _READ_ONLY = (
-    "An answered list proves that reading is allowed; whether creating is, '?probe_writes=true' tries out "
-    "with creations that cannot succeed."
+    "An answered list proves that reading is allowed. Whether creating is, probing finds out by creations "
+    "that cannot succeed: '?probe_writes=true', or 'autopilot diagnose --probe-writes'."
 )
 
 
