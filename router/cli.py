@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from router import __version__, commands
+from router import __version__, commands, commands_infra
 from router.asking import FAILED, WRONG_USAGE, print_json, say
 from router.errors import AutopilotError, Invalid
 
@@ -86,12 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--explain", action="store_true", help="show the decision, send nothing")
 
     add("catalogue", commands.catalogue, "List every task with who can do it now.")
-    add("diagnose", commands.diagnose, "Show the token, its permissions, what exists and what differs.")
-    ensure = add(
-        "ensure-infra", commands.ensure, "Create what registered autopilots need and does not exist."
-    )
-    ensure.add_argument("--dry-run", action="store_true", help="print the plan, create nothing")
-    add("heal", commands.heal, "Run one self-heal pass now.")
+    _add_infra(add)
 
     audit = subparsers.add_parser("audit", help="See who did what, and that it stands.").add_subparsers(
         required=True, metavar="ACTION"
@@ -104,6 +99,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_approvals(subparsers, add)
     _add_secrets(subparsers, add)
     return parser
+
+
+def _add_infra(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add what shows and makes the storage that autopilots need."""
+    text = "Show the token, its permissions, what exists and what differs."
+    diagnose = add("diagnose", commands_infra.diagnose, text)
+    diagnose.add_argument(
+        "--probe-writes", action="store_true", help="find out what may be written, by what cannot succeed"
+    )
+    text = "Create what registered autopilots need and does not exist."
+    ensure = add("ensure-infra", commands_infra.ensure, text)
+    ensure.add_argument("--dry-run", action="store_true", help="print the plan, create nothing")
+    add("heal", commands_infra.heal, "Run one self-heal pass now.")
 
 
 def _add_approvals(subparsers: Any, add: Callable[..., argparse.ArgumentParser]) -> None:

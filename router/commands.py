@@ -118,44 +118,6 @@ def catalogue(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def diagnose(parsed: argparse.Namespace) -> int:
-    """Show token, storage and drift."""
-    with client_of(parsed) as client:
-        answer = ask(client, "GET", "/autopilot/diagnose", "provider")
-    unread = [part for part in ("token", "resources", "drift") if "error" in answer[part]]
-    status = FAILED if unread or answer.get("missing") else 0
-    if parsed.json:
-        print_json(answer)
-        return status
-    print(f"provider {answer['provider']}, token {answer['token'].get('status', 'unreadable')}")
-    if answer.get("note"):
-        print(answer["note"])
-    for permission in answer.get("permissions", ()):
-        print(f"  {permission['permission']}: needs {permission['needs']}, has {permission['has']}")
-    for kind, found in answer["resources"].items() if "resources" not in unread else ():
-        print(f"{kind}: {len(found)}")
-    for one in answer["drift"].get("missing", ()):
-        print(f"missing: {one['kind']} {one['name']}, needed by {', '.join(one['needed_by'])}")
-    for part in unread:
-        error = answer[part]["error"]
-        print(f"{part} could not be read: {error['message']} ({error['code']})")
-    return status
-
-
-def ensure(parsed: argparse.Namespace) -> int:
-    """Create what is needed and missing."""
-    with client_of(parsed) as client:
-        answer = ask(client, "POST", "/autopilot/ensure-infra", "plan", json={"dry_run": parsed.dry_run})
-    return _print_report(parsed, answer)
-
-
-def heal(parsed: argparse.Namespace) -> int:
-    """Run one self-heal pass."""
-    with client_of(parsed) as client:
-        answer = ask(client, "POST", "/__scheduled", "plan")
-    return _print_report(parsed, answer)
-
-
 def audit_list(parsed: argparse.Namespace) -> int:
     """List the records of the audit, all of them."""
     events: list[dict[str, Any]] = []
@@ -315,17 +277,3 @@ def keys_revoke(parsed: argparse.Namespace) -> int:
     if not parsed.json:
         print(f"key {parsed.id} is revoked")
     return 0
-
-
-def _print_report(parsed: argparse.Namespace, answer: Mapping[str, Any]) -> int:
-    if parsed.json:
-        print_json(answer)
-    else:
-        rows = [(one["action"], one["kind"], one["name"], one["why"]) for one in answer["plan"]]
-        if rows:
-            print_table(("ACTION", "KIND", "NAME", "WHY"), rows)
-        for error in answer["errors"]:
-            print(f"failed: {error['kind']} {error['name']}: {error['message']}")
-        created = sum(len(found) for found in answer["created"].values())
-        print("nothing was created: a dry run" if answer["dry_run"] else f"created {created}")
-    return 0 if answer["ok"] else FAILED

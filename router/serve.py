@@ -192,3 +192,5 @@ async def _pass(healer: Healer) -> None:
     else:
         created = sum(len(names) for names in report["created"].values())
         log.info("self-heal: created %s, errors %s", created, len(report["errors"]))
+        for alert in report["alerts"]:
+            log.warning("self-heal: %s: %s", f"{alert['kind']} {alert['name']}".strip(), alert["message"])

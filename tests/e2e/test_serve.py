@@ -426,7 +426,8 @@ async def test_self_heal_goes_on_after_any_failure(caplog: pytest.LogCaptureFixt
         async def heal(self) -> dict[str, Any]:
             if failures:
                 raise failures.pop(0)
-            return {"created": {"kv": [1, 2], "r2": []}, "errors": []}
+            alert = {"kind": "kv", "name": "", "code": "emptied", "message": "the list is empty", "hint": ""}
+            return {"created": {"kv": [1, 2], "r2": []}, "errors": [], "alerts": [alert]}
 
     for _ in range(4):
         await _pass(cast(Healer, Failing()))
@@ -434,4 +435,5 @@ async def test_self_heal_goes_on_after_any_failure(caplog: pytest.LogCaptureFixt
         "self-heal: the store is away",
         "self-heal failed",
         "self-heal: created 2, errors 0",
+        "self-heal: kv: the list is empty",
     ]
