@@ -56,24 +56,29 @@ function tiles(resources) {
   }));
 }
 
-function drift({ missing = [], unmanaged = [] }) {
+function drift({ missing = [], changed = [], unmanaged = [] }) {
   const rows = [
     ...missing.map((one) => [mark("missing"), one.kind, el("code", {}, one.name), `needed by ${(one.needed_by ?? []).join(", ")}`]),
+    ...changed.map((one) => [mark("changed"), one.kind, el("code", {}, one.name), one.why]),
     ...unmanaged.map((one) => [mark("unmanaged"), one.kind ?? "", el("code", {}, one.name ?? String(one)), "no autopilot needs it"]),
   ];
-  const heading = el("h3", {}, `Drift: ${missing.length} missing, ${unmanaged.length} unmanaged`);
+  const heading = el("h3", {}, `Drift: ${missing.length} missing, ${changed.length} changed, ${unmanaged.length} unmanaged`);
   if (!rows.length) return el("p", { class: "hint" }, "No drift: what autopilots need is there, and nothing else.");
   return el("div", {}, heading, table("Drift", ["State", "Kind", "Name", "Why"], rows, "short"));
 }
 
 const ensure = (dryRun) => ask("POST", "autopilot/ensure-infra", { dry_run: dryRun });
 
-const toCreate = (report) => report.plan.filter((one) => one.action === "create");
+const toCreate = (report) => report.plan.filter((one) => one.action === "create" || one.action === "update");
+const blocked = (report) => report.plan.filter((one) => one.action === "blocked");
 
 async function showPlan() {
   await attempt(async () => {
     const report = await ensure(true);
-    say($("infrastructure-status"), "plan", `would create ${toCreate(report).length}, keep ${report.plan.length - toCreate(report).length}; nothing was changed`);
+    const [making, stopped] = [toCreate(report).length, blocked(report).length];
+    const rest = report.plan.length - making - stopped;
+    say($("infrastructure-status"), "plan",
+      `would create ${making}, keep ${rest}${stopped ? `, ${stopped} blocked` : ""}; nothing was changed`);
     $("infrastructure-report").replaceChildren(table("Plan", ["Action", "Kind", "Name", "Why"],
       report.plan.map((one) => [mark(one.action), one.kind, el("code", {}, one.name), one.why]), "short"));
     await load(); // so that the drift below is as old as the plan
@@ -82,7 +87,9 @@ async function showPlan() {
 
 async function create() {
   await attempt(async () => {
-    const wanted = toCreate(await ensure(true));
+    const planned = await ensure(true);
+    const wanted = toCreate(planned);
+    if (!wanted.length && blocked(planned).length) return done(planned);
     if (!wanted.length) {
       say($("infrastructure-status"), "ok", "nothing is missing");
       $("infrastructure-report").replaceChildren();
