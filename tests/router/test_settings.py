@@ -66,8 +66,11 @@ def test_every_variable_is_read() -> None:
             "AUTOPILOT_RATE_LIMIT": "600/60",
             "AUTOPILOT_MAX_CONCURRENCY": "7",
             "AUTOPILOT_AUDIT_KEY": "a" * 32,
+            "AUTOPILOT_HEAL_MAX_CREATIONS": "3",
+            "AUTOPILOT_RECREATE_VANISHED": "yes",
         }
     )
+    assert (settings.heal_max_creations, settings.recreate_vanished) == (3, True)
     assert (settings.rate, settings.concurrency) == ((600, 60), 7)
     assert settings.audit_key.reveal() == "a" * 32
     assert (settings.auth, settings.table, settings.data) == ("required", "table", Path("/var/data"))
@@ -273,6 +276,8 @@ def test_an_allow_list_of_its_own_replaces_the_default() -> None:
         ),
         *(("AUTOPILOT_MAX_CONCURRENCY", text) for text in ("0", "-1", "many", "1e3", "\u0663", "9" * 20)),
         ("AUTOPILOT_AUDIT_KEY", "a" * 31),
+        *(("AUTOPILOT_HEAL_MAX_CREATIONS", text) for text in ("-1", "1001", "all")),
+        *(("AUTOPILOT_RECREATE_VANISHED", text) for text in ("true", "1", "YES", "maybe")),
     ],
 )
 def test_what_is_no_limit_or_key_is_refused(name: str, value: str) -> None:
