@@ -15,6 +15,7 @@ import pytest
 
 import router.keys as module
 from infra.table.sqlite import SqliteTable
+from router.auth import Gate, Scope
 from router.errors import Conflict, Invalid, NotFound, StoreUnavailable, Unauthenticated
 from router.keys import Identity, Keys, covers, id_of, new_key, parse_scopes
 from tests.fakes import FakeClock
@@ -101,6 +102,23 @@ class TestForm:
         for edited in tried[::50]:
             with pytest.raises(Unauthenticated):
                 await keys.identify(edited)
+        assert store.calls == []
+
+    async def test_edits_are_refused_at_the_gate(self, keys: Keys, store: Failing) -> None:
+        """So is each of them as a call would bring it: 401, and not one read for over 5,000 calls."""
+        key, _ = await keys.create("ann", ["read"])
+        gate = Gate("required", "the-admin-key-of-tests", keys)
+        assert (await gate.admit({}, {b"authorization": f"Bearer {key}".encode()}, Scope.READ)).name == "ann"
+        store.calls.clear()
+        refused = 0
+        for edited in edits(key):
+            headers = {b"authorization": f"Bearer {edited}".encode("latin-1")}
+            if edited.strip() == key:
+                continue  # blanks around a key are not of it
+            with pytest.raises(Unauthenticated):
+                await gate.admit({}, headers, Scope.READ)
+            refused += 1
+        assert refused > 5_000
         assert store.calls == []
 
     @pytest.mark.parametrize(
