@@ -41,7 +41,8 @@ _MAX_WORD = 512
 _SHORTEST_KEY = 16
 _HEADS = "audit-head"
 _INDEX = "audit-index"
-_ID = re.compile(r"[0-9TZ:.-]{24}-([!-~]{1,200})-([0-9]{12})")
+RECORD_ID = re.compile(r"[0-9TZ:.-]{24}-([!-~]{1,200})-([0-9]{12})")
+"""The name of a record in the index: when it was written, by whom, and its number."""
 _AT_ONCE = 20
 """Records read at the same time while a page is listed."""
 _START = "0" * 64
@@ -210,12 +211,12 @@ async def records(table: Table, *, after: str | None, limit: int) -> tuple[list[
 
 def is_id(text: str) -> bool:
     """Whether a text may be the id of a record."""
-    return _ID.fullmatch(text) is not None
+    return RECORD_ID.fullmatch(text) is not None
 
 
 def _key_of(record_id: str) -> Key:
     """Return where a record of the index stands; for an id we never gave, a place where nothing stands."""
-    match = _ID.fullmatch(record_id)
+    match = RECORD_ID.fullmatch(record_id)
     return (f"audit:{match[1]}", match[2]) if match else ("audit:", record_id)
 
 

@@ -27,7 +27,7 @@ KEEP_SECONDS = 30 * 86_400
 SCAN = 1_000
 """How many events one page looks through at most when only some type is asked for."""
 _RECORDS = "event"
-_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9_]{1,64}-[0-9]{8}")
+EVENT_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9_]{1,64}-[0-9]{8}")
 
 
 class Events:
@@ -124,7 +124,7 @@ class Record:
 
 def is_id(text: str) -> bool:
     """Whether a text may be the id of an event."""
-    return _ID.fullmatch(text) is not None
+    return EVENT_ID.fullmatch(text) is not None
 
 
 def _shown(item: Item) -> dict[str, Any]:

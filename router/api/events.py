@@ -35,10 +35,10 @@ class EventsApi:
         query = call.query("after", "type", "limit")
         problems: list[tuple[str, str]] = []
         limit = limit_of(query, problems)
-        last = call.headers.get(b"last-event-id", b"").decode("latin-1")
-        after = last or query.get("after")
+        last = call.headers.get(b"last-event-id")
+        after = query.get("after") if last is None else last.decode("latin-1")
         if after is not None and not is_id(after):
-            problems.append(("Last-Event-ID" if last else "after", "must be the id of an event"))
+            problems.append(("after" if last is None else "Last-Event-ID", "must be the id of an event"))
         if problems:
             raise Invalid(problems)
         kind = query.get("type")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from router.approvals import APPROVAL_ID
+from router.audit import RECORD_ID
+from router.events import EVENT_ID
 from router.headers import IDEMPOTENCY_KEY, REVISION
 from router.openapi.answers import STATES
 from router.openapi.approvals import STATES as APPROVAL_STATES
@@ -72,7 +74,6 @@ _IDEMPOTENCY_KEY: Json = {
         "pattern": whole(f'"{IDEMPOTENCY_KEY.pattern}"|{IDEMPOTENCY_KEY.pattern}'),
     },
 }
-EVENT_ID = "^[0-9]{13}-[A-Za-z0-9_]{1,64}-[0-9]{8}$"
 _ETAG: Json = {
     "ETag": {
         "required": True,
@@ -219,14 +220,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "Events"},
         (*PARAMETERS, STORE),
         parameters=(
-            _query("after", {"type": "string", "pattern": EVENT_ID}, "Events after this id."),
+            _query("after", {"type": "string", "pattern": whole(EVENT_ID.pattern)}, "Events after this id."),
             _query("type", {"type": "string"}, "Only those of a type, such as `infra.heal`."),
             _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many."),
             {
                 "name": "Last-Event-ID",
                 "in": "header",
                 "description": "Goes before `after`: a stream that broke off is taken up again.",
-                "schema": {"type": "string", "pattern": EVENT_ID},
+                "schema": {"type": "string", "pattern": whole(EVENT_ID.pattern)},
             },
         ),
         streams=True,
@@ -241,7 +242,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "Audit"},
         (*PARAMETERS, STORE),
         parameters=(
-            _query("after", {"type": "string"}, "Records after this id: the `next` of an earlier page."),
+            _query("after", {"type": "string", "pattern": whole(RECORD_ID.pattern)}, "Those after this."),
             _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many."),
         ),
         description=(

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from router.wiring import manifests
+from tests.e2e.schemathesis_hooks import GUARDED
 from tests.process import BIN, NOTHING, Served, run, serving
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
@@ -40,7 +41,7 @@ def test_every_answer_is_one_the_document_promises(
 ) -> None:
     """All checks, on every operation: valid calls get in, invalid ones do not, and nothing breaks."""
     with serving(tmp_path / "server", env=env) as server:
-        schema = prepare(server, headers, tmp_path)
+        schema, keys = prepare(server, headers, tmp_path)
         report = tmp_path / "report.ndjson"
         signed = [part for name, value in headers.items() for part in ("--header", f"{name}: {value}")]
         command = [
@@ -56,7 +57,7 @@ def test_every_answer_is_one_the_document_promises(
                 str(report),
             ),
         ]
-        hooks = {"SCHEMATHESIS_HOOKS": "tests.e2e.schemathesis_hooks"}
+        hooks = {"SCHEMATHESIS_HOOKS": "tests.e2e.schemathesis_hooks", "FUZZ_URL": server.url, **keys}
         done = run(*command, env=hooks, seconds=120.0 + 4.0 * EXAMPLES)
         assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
         assert server.stop() == 0
@@ -68,17 +69,27 @@ def test_every_answer_is_one_the_document_promises(
         assert any(200 <= status < 300 for status in answered[operation]), f"{operation} was never answered"
 
 
-def prepare(server: Served, headers: Mapping[str, str], folder: Path) -> Path:
-    """Register the built-in autopilots and keep the document as a file.
+def prepare(server: Served, headers: Mapping[str, str], folder: Path) -> tuple[Path, dict[str, str]]:
+    """Register the built-in autopilots and one whose tasks wait for approval. Return the document as a file,
+    and as variables the keys of who asks for such tasks and who decides.
 
-    From a file, because Schemathesis leaves out the operation that a document was loaded from.
+    A file, because Schemathesis leaves out the operation that a document was loaded from.
     """
+    guarded = {
+        "name": "guard",
+        "endpoint": "http://127.0.0.1:9",
+        "capabilities": [{"name": GUARDED, "requires_approval": True}],
+    }
     with httpx.Client(base_url=server.url, headers=dict(headers), trust_env=False) as client:
-        for manifest in manifests():
+        for manifest in [*manifests(), guarded]:
             assert client.post("/autopilot/registry", json=manifest).status_code == 201
         file = folder / "openapi.json"
         file.write_bytes(client.get("/openapi.json").content)
-    return file
+        keys = {}
+        for name, scopes in (("FUZZ_ASKER", ["plan:*"]), ("FUZZ_DECIDER", ["operate", "read"])):
+            made = client.post("/autopilot/keys", json={"name": name, "scopes": scopes})
+            keys[name] = made.json()["key"]
+    return file, keys
 
 
 def statuses(report: Path) -> dict[tuple[str, str], set[int]]:
