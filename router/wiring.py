@@ -146,8 +146,10 @@ def _limiter(settings: Settings, table: Table) -> Limiter | None:
     return TableLimiter(policy, table, time.time) if settings.table else MemoryLimiter(policy, time.monotonic)
 
 
-def build(settings: Settings, *, url: str) -> System:
+def build(settings: Settings, *, url: str, streams: bool = True) -> System:
     """Put a process together that is reached at `url`. Needs a running event loop.
+
+    `streams` says that an answer may go on for as long as somebody listens.
 
     Raises `Invalid` for settings nothing can be made of, and `StoreUnavailable`.
     """
@@ -209,7 +211,7 @@ def build(settings: Settings, *, url: str) -> System:
         *ApprovalsApi(approvals, planner, redactor).endpoints(),
         *KeysApi(keys, time.time).endpoints(),
         *AuditApi(table).endpoints(),
-        *EventsApi(events, streams=True).endpoints(),
+        *EventsApi(events, streams=streams).endpoints(),
         *StatusApi(table, time.time).endpoints(),
     ]
     endpoints += OpenApi(endpoints, local=settings.auth == "local").endpoints()
