@@ -248,7 +248,13 @@ async def test_nothing_can_be_removed(provider: Provider) -> None:
     """A provider has the verbs of the port and no other, and no source of one speaks of deleting."""
     verbs = {name for name in dir(provider) if not name.startswith("_")}
     assert verbs - {"close"} == {"name", "place", "inventory", "find", "create", "update", "diagnose"}
-    sources = [*Path("infra/cloudflare").glob("*.py"), Path("infra/local.py"), Path("infra/provider.py")]
+    assert removals() == {}
+
+
+def removals() -> dict[str, list[str]]:
+    """Return the words for removing something in the sources of providers, by file."""
     removal = re.compile(r"\bdelete\(|\bDELETE\b|\brmtree\(|\brmdir\(|\bdrop\b", re.IGNORECASE)
-    found = {path.name: removal.findall(path.read_text()) for path in sources}
-    assert {name for name, words in found.items() if words} == set()
+    infra = Path(__file__).parents[2] / "infra"
+    sources = [*(infra / "cloudflare").glob("*.py"), infra / "local.py", infra / "provider.py"]
+    assert len(sources) > 5
+    return {path.name: words for path in sources if (words := removal.findall(path.read_text()))}
