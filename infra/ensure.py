@@ -16,6 +16,8 @@ from infra.redact import Redactor
 from infra.table import Table
 from router.errors import AutopilotError
 
+_LONGEST = 1000
+
 
 class Happened(NamedTuple):
     """What came of one action, or an alert when it is blocked. `by` is the pass or whoever else asked."""
@@ -196,8 +198,8 @@ class Ensurer:
             report.errors.append(_error(result.action.want, self._told(unread(error))))
 
     def _told(self, why: Unread) -> Unread:
-        """Return what a provider said without the secrets in it: it is shown, and kept for months."""
-        return Unread(*map(self._redactor.text, why))
+        """Return what a provider said, not too long and without secrets: it is shown, and kept for months."""
+        return Unread(*(self._redactor.text(text)[:_LONGEST] for text in why))
 
 
 def report_of(plan: list[Action], *, dry_run: bool) -> Report:

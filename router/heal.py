@@ -122,11 +122,8 @@ def _kept(document: dict[str, Any]) -> dict[str, Any]:
     """Return what is kept of a report: not what was left as it is, of long lists what fits the store."""
     kept = {name: value for name, value in document.items() if name != "skipped"}
     kept["plan"] = [action for action in document["plan"] if action["action"] != "keep"]
-    for most in (500, 100, 20, 1):
-        cut = _cut(kept, most)
-        if len(msgspec.json.encode(cut)) < MAX_DOCUMENT:
-            break
-    return cut
+    cuts = (_cut(kept, most) for most in (500, 100, 20))
+    return next((cut for cut in cuts if len(msgspec.json.encode(cut)) < MAX_DOCUMENT), _cut(kept, 1))
 
 
 def _cut(report: dict[str, Any], most: int) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Scripted(Faulty):
         """By the name of what is looked for."""
         self.bound: dict[str, Bound] = {}
         self.under_way = self.most = 0
+        self.seconds = 0.0
+        """How long a creation takes."""
 
     async def find(self, want: Want, id: str = "") -> Resource | None:  # noqa: A002  as in the port
         if want.name in self.unseen:
@@ -58,8 +60,7 @@ class Scripted(Faulty):
         return await self._do(want, bound, again=True)
 
     async def _do(self, want: Want, bound: Bound, *, again: bool) -> Resource:
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await asyncio.sleep(self.seconds)
         self.bound[want.name] = dict(bound)
         if want.name in self.fails:
             self.calls.append(("update" if again else "create", want.name))
@@ -286,6 +287,7 @@ async def test_what_cannot_succeed_is_not_tried(
 async def test_not_too_much_at_once(ensurer: Ensurer, provider: Scripted, watched: Watched) -> None:
     """Fifty creations are eight at a time, fifty calls and one list, and two writes of the ledger each."""
     ensurer.allowance = Allowance(max_creations=50)
+    provider.seconds = 0.02
     report = await ensure(ensurer, *(Want("kv", f"NAMESPACE_{number:02d}" * 2) for number in range(50)))
     assert len(report.created) == 50
     assert provider.most == 8
@@ -465,6 +467,30 @@ async def test_who_waits_for_somebody_that_fails_is_told(
     report = await applying
     assert [one["code"] for one in report.errors] == ["conflict"]
     assert provider.writes == []
+
+
+async def test_who_waits_for_what_vanished_and_stays_so_is_told(
+    ensurer: Ensurer, provider: Scripted, table: SqliteTable, clock: FakeClock
+) -> None:
+    """What is recorded as it was before is not what somebody else has made."""
+    await ensure(ensurer, KV)
+    provider.storage.there.clear()
+    ensurer.allowance = Allowance(recreate=True)
+    plan = ensurer.plan(of(KV), view := await ensurer.survey([KV]))
+    ledger = Ledger(table, provider.place, clock)
+    before = await ledger.entry(KV.key)
+    await ledger.withdraw(KV.key, await ledger.intend(KV.key, before, "another"), before, absent=True)
+    report = await ensurer.apply(plan, view, by="pass_1")
+    assert [one["code"] for one in report.errors] == ["conflict"]
+    assert provider.writes == ["SESSIONS"]
+    assert (await ensure(ensurer, KV)).ok
+
+
+async def test_what_a_provider_says_is_not_kept_without_end(ensurer: Ensurer, provider: Scripted) -> None:
+    """A page of HTML in the place of an answer does not outgrow the report."""
+    provider.fails["SESSIONS"] = ProviderFailed("<html>" * 100_000)
+    report = await ensure(ensurer, KV)
+    assert len(report.errors[0]["message"]) == 1000
 
 
 async def test_a_late_withdrawal_takes_nothing_from_the_next_one(
