@@ -258,8 +258,10 @@ class Guard:
         self._told: set[tuple[str, str]] = set()
         self._resolve = resolve
         self._tls = tls
-        if allowed != Allowed():
-            log.info("may be called though not public (AUTOPILOT_ALLOW_ENDPOINTS): %s", allowed)
+
+    def announce(self) -> None:
+        """Tell the log what may be called though it is not public."""
+        log.info("may be called though not public (AUTOPILOT_ALLOW_ENDPOINTS): %s", self._allowed)
 
     def check(self, url: Url) -> None:
         """Raise `EndpointRefused` for what no look-up is needed to refuse."""

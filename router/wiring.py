@@ -158,6 +158,7 @@ def build(settings: Settings, *, url: str, streams: bool = True) -> System:
     patterns = parse_patterns(settings.require_approval, "AUTOPILOT_REQUIRE_APPROVAL")  # as may this
     table = open_table(settings)
     guard = Guard(settings.allowed, own=own_places(url, settings.public_url))
+    guard.announce()
     pool = Pool(guard)
     http = httpx.AsyncClient(transport=GuardedTransport(pool), trust_env=False, timeout=30.0)
     routes = Routes(table, clock=time.time, monotonic=time.monotonic)

@@ -149,6 +149,8 @@ async def test_each_use_of_the_allow_list_is_told_once(told: list[str]) -> None:
     dns = Dns({"one.internal": [["127.0.0.1"]], "two.internal": [["127.0.0.1"]]})
     async with scripted(says(ok())) as server:
         guard = Guard(parse_allowed(["two.internal", "one.internal", "127.0.0.0/8"]), resolve=dns)
+        assert told == []
+        guard.announce()
         assert told == [
             "may be called though not public (AUTOPILOT_ALLOW_ENDPOINTS): "
             "one.internal, two.internal, 127.0.0.0/8"
@@ -177,7 +179,9 @@ async def test_what_needs_no_allow_list_is_not_told(told: list[str], monkeypatch
         await dial(guard, "https://private.example.org")
     assert told == []
     await dial(Guard(Allowed(frozenset({"public.example.org"})), resolve=dns), "https://public.example.org")
-    assert told == ["may be called though not public (AUTOPILOT_ALLOW_ENDPOINTS): public.example.org"]
+    assert told == []
+    guard.announce()
+    assert told == ["may be called though not public (AUTOPILOT_ALLOW_ENDPOINTS): nothing"]
 
 
 async def test_what_was_told_takes_bounded_memory(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,7 @@ def test_cloudflare_is_sent_its_token_and_no_other_secret(left: Left) -> None:
 def test_the_log_has_no_secret(left: Left) -> None:
     """Whatever was logged, crashes with all secrets in them too; and nothing of a caller was given to it."""
     assert any("unexpected error" in line for line in left.log)
+    assert any(line.endswith("(AUTOPILOT_ALLOW_ENDPOINTS): 127.0.0.1/32") for line in left.log)
     for line in left.log:
         assert found(line, [*OURS, *callers(left), SHAPED, META, UPSTREAM]) == [], line
     for line in left.raw_log:
