@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from infra.ledger import Ledger
 from infra.plan import Action, Entry, View
-from infra.provider import Provider, ProviderFailed, Resource, Unread, Want, digest_of, unread
+from infra.provider import Bound, Provider, ProviderFailed, Resource, Unread, Want, digest_of, unread
 from router.errors import AutopilotError, Conflict, Stale
 
 AT_ONCE = 8
@@ -134,7 +134,7 @@ class Application:
         except AutopilotError:
             await self._ledger.withdraw(want.key, intent, before, absent=False)
             raise
-        return found if found and self._is_wanted(want, found) else None
+        return found if found and _is_wanted(want, found, self._bound) else None
 
     async def _make(self, want: Want, intent: Entry, before: Entry | None) -> Resource:
         try:
@@ -153,12 +153,7 @@ class Application:
             found = await self._provider.find(want)
         except AutopilotError:
             return None
-        return found if found and self._is_wanted(want, found) else None
-
-    def _is_wanted(self, want: Want, found: Resource) -> bool:
-        if want.kind == "workers":
-            return found.ours is True and found.digest == digest_of(want, self._bound)
-        return found.jurisdiction == want.jurisdiction
+        return found if found and _is_wanted(want, found, self._bound) else None
 
     async def _of_another(self, want: Want, before: Entry | None) -> Resource:
         """Wait for whoever else is making it and return what they made. Raises `Conflict`."""
@@ -183,3 +178,10 @@ class Application:
             await self._ledger.record(want.key, result.resource, before, "made" if made else "adopted")
         except Stale:
             return  # whoever else looked has recorded it
+
+
+def _is_wanted(want: Want, found: Resource, bound: Bound) -> bool:
+    """Whether what was found is what was to be made: somebody else's Worker is not."""
+    if want.kind == "workers":
+        return found.ours is True and found.digest == digest_of(want, bound)
+    return found.jurisdiction == want.jurisdiction
