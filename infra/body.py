@@ -23,6 +23,13 @@ MAX_STRING = 64 * 1024
 MAX_DIGITS = 38
 """What DynamoDB can keep of a number."""
 
+MAX_EXTREME = 500
+"""Numbers beyond 1e100 or so, either way: each takes the decoder as long as a hundred others."""
+
+_LARGE = 8 * 1024
+"""Bytes from which on a text is looked at before it is decoded: values that are too many are never made."""
+
+_EXTREME = re.compile(rb"[eE][+-]?0*[1-9][0-9]{2}")
 _PUNCTUATION = re.compile(rb"[^\[\]{}]+")
 _LONG_DIGITS = re.compile(rb"\d{39}")
 _NUMBER = re.compile(rb"-?(\d+)(\.\d+)?(?:[eE][+-]?\d+)?")
@@ -84,6 +91,8 @@ async def read(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: 
 
 def parse(body: bytes, limits: Limits = USUAL) -> Any:
     """Return the value in `body`. Raises `Malformed`, or `Invalid` when it is JSON over a limit."""
+    large = len(body) > _LARGE
+    bare = _check_limits(body, limits) if large else b""
     try:
         value = _decode(body)
     except msgspec.ValidationError as error:
@@ -91,8 +100,11 @@ def parse(body: bytes, limits: Limits = USUAL) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(str(error)) from None
     except RecursionError:
-        raise _too_deep_or_broken(body, limits.depth) from None
-    _check_limits(body, value, limits)
+        raise _over(_split(body)[0], _deep(limits)) from None
+    if not large:
+        bare = _check_limits(body, limits)
+    if bare.count(b":") != _pairs(value):
+        raise Malformed("an object has the same key twice")
     return value
 
 
@@ -107,22 +119,31 @@ def _check_media_type(kind: bytes) -> None:
             raise MediaType("the body must be in UTF-8")
 
 
-def _check_limits(body: bytes, value: Any, limits: Limits) -> None:
+def _check_limits(body: bytes, limits: Limits) -> bytes:
+    """Return what stands outside the strings of a JSON text that keeps the limits.
+
+    Raises `Invalid`, or `Malformed` where brackets show already that it is none. Cheap for any text: what it
+    does for each value it does for no more of them than there may be.
+    """
     depth, nodes, text = limits
+    many = f"has more than {nodes} values"
+    if len(body) > _LARGE and body.count(b'"') - body.count(rb"\"") > 4 * nodes:
+        raise _over(body if _balanced(body) else _split(body)[0], many)
     bare, texts = _split(body)
     opened = bare.count(b"{") + bare.count(b"[")
-    if opened > depth and _depth(bare) > depth:
-        raise Invalid([("body", f"is nested more than {depth} levels deep")])
     if opened + bare.count(b",") > nodes:
-        raise Invalid([("body", f"has more than {nodes} values")])
+        raise _over(bare, _deep(limits) if _depth(bare[:_LARGE]) > depth else many)
+    if opened > depth and _depth(bare) > depth:
+        raise _over(bare, _deep(limits))
     if len(body) > text and max(map(len, texts), default=0) > text:
         raise Invalid([("body", f"has a text of more than {text} bytes")])
     if _LONG_DIGITS.search(bare):
         for number in _NUMBER.finditer(bare):
             if number[2] is None and len(number[1]) > MAX_DIGITS:
                 raise Invalid([("body", f"has an integer of more than {MAX_DIGITS} digits")])
-    if bare.count(b":") != _pairs(value):
-        raise Malformed("an object has the same key twice")
+    if len(bare) > 5 * MAX_EXTREME and len(_EXTREME.findall(bare)) > MAX_EXTREME:
+        raise Invalid([("body", f"has more than {MAX_EXTREME} numbers with exponents of three digits")])
+    return bare
 
 
 def _split(body: bytes) -> tuple[bytes, list[bytes]]:
@@ -157,9 +178,14 @@ def _depth(bare: bytes) -> int:
     return deepest
 
 
-def _too_deep_or_broken(body: bytes, depth: int) -> Malformed | Invalid:
-    """Say which of the two a body is that was too deep to decode: only balanced brackets may be JSON."""
-    bare, _ = _split(body)
-    if bare.count(b"[") == bare.count(b"]") and bare.count(b"{") == bare.count(b"}"):
-        return Invalid([("body", f"is nested more than {depth} levels deep")])
-    return Malformed("brackets are left open")
+def _over(bare: bytes, message: str) -> Malformed | Invalid:
+    """Return what is wrong with a text over a limit: only balanced brackets may be JSON at all."""
+    return Invalid([("body", message)]) if _balanced(bare) else Malformed("brackets are left open")
+
+
+def _balanced(bare: bytes) -> bool:
+    return bare.count(b"[") == bare.count(b"]") and bare.count(b"{") == bare.count(b"}")
+
+
+def _deep(limits: Limits) -> str:
+    return f"is nested more than {limits.depth} levels deep"

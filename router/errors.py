@@ -58,13 +58,22 @@ class AutopilotError(Exception):
 
 
 class Invalid(AutopilotError):
-    """Raise with every problem found, not only the first."""
+    """Raise with every problem found, not only the first. `MOST` of them are told, each in short."""
 
     code = "invalid_body"
     title = "Some fields are not valid"
 
+    MOST: ClassVar[int] = 100
+    LONGEST: ClassVar[int] = 500
+    """Characters of a field's name, and of a message: what a caller sent may be in either."""
+
     def __init__(self, problems: Sequence[Problem] | Sequence[tuple[str, str]]) -> None:
-        self.problems = [Problem(*problem) for problem in problems]
+        self.problems = [
+            Problem(field[: self.LONGEST], message[: self.LONGEST])
+            for field, message in problems[: self.MOST]
+        ]
+        if len(problems) > self.MOST:
+            self.problems.append(Problem("", f"and {len(problems) - self.MOST} more"))
         text = "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in self.problems)
         super().__init__(text, errors=[p._asdict() for p in self.problems])
 

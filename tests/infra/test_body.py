@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import tracemalloc
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from infra.body import (
     MAX_BODY,
     MAX_DEPTH,
     MAX_DIGITS,
+    MAX_EXTREME,
     MAX_NODES,
     MAX_STRING,
     Disconnected,
@@ -305,23 +307,92 @@ def test_what_is_not_utf_8(sent: bytes) -> None:
         parse(sent)
 
 
-def test_the_worst_body_of_a_mebibyte_takes_no_time() -> None:
-    """Checking the limits is linear: no shape of a full body holds the process."""
-    shapes = [
-        b'{"a":"' + b"\\\\" * (MAX_BODY // 2 - 20) + b'"}',
-        b"[" * (MAX_BODY // 2) + b"]" * (MAX_BODY // 2),
-        b'["' + b'\\"' * (MAX_BODY // 2 - 20) + b'"]',
-        b"[" + b",".join([b"1" * 38] * 20_000) + b"]",
-        b"1" * MAX_BODY,
-        b"1." + b"1" * (MAX_BODY - 2),
-        b"[" + b'"",' * 300_000 + b"1]",
-        b"[" + b" " * (MAX_BODY - 2) + b"]",
-    ]
-    for body in shapes:
-        began = time.process_time()
-        with suppress(Invalid, Malformed):
-            parse(body)
-        assert time.process_time() - began < 0.5
+def filled(unit: bytes, begin: bytes = b"[", end: bytes = b"1]") -> bytes:
+    """Return a body as large as it may be, made of one unit."""
+    return begin + unit * ((MAX_BODY - len(begin) - len(end)) // len(unit)) + end
+
+
+WORST = {
+    "slow numbers": filled(b"8.98846567431158e307,"),
+    "long slow numbers": filled(b"1.2345678901234567" + b"1" * 900 + b"e-300,"),
+    "objects": filled(b"{},"),
+    "lists": filled(b"[],"),
+    "deep lists": filled(b"[" * 60 + b"]" * 60 + b","),
+    "too deep": b"[" * (MAX_BODY // 2) + b"]" * (MAX_BODY // 2),
+    "open lists": b"[" * MAX_BODY,
+    "open objects": filled(b'{"":', b"", b"1"),
+    "members": filled(b'{"a":1},'),
+    "keys": b"{" + b",".join(b'"%06x":1' % number for number in range(95_000)) + b"}",
+    "texts": filled(b'"a",'),
+    "quotes": b'"' * MAX_BODY,
+    "escapes": filled(b"\\\\", b'["', b'"]'),
+    "escaped quotes": filled(b'\\"', b'["', b'"]'),
+    "surrogates": filled(rb"\ud83d\ude00", b'["', b'"]'),
+    "blanks": filled(b" "),
+    "one integer": b"1" * MAX_BODY,
+    "one fraction": b"1." + b"1" * (MAX_BODY - 2),
+    "long integers": filled(b"1" * 38 + b","),
+    "exponents": filled(b"1e1,"),
+    "letters": b"e" * MAX_BODY,
+}
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_the_worst_body_of_a_mebibyte_makes_few_values(name: str) -> None:
+    """Whatever its shape, judging a full body takes a few times its own memory and no time to speak of."""
+    body = WORST[name]
+    assert len(body) <= MAX_BODY
+    with suppress(Invalid, Malformed):
+        parse(body)  # what is made once, such as a message, is not what is measured
+    tracemalloc.start()
+    began = time.process_time()
+    with suppress(Invalid, Malformed):
+        parse(body)
+    took, most = time.process_time() - began, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 48 << 20
+    assert took < 1.0
+
+
+def test_numbers_that_take_long_to_read_are_counted() -> None:
+    """Those of common size may be as many as there may be values; extreme ones only so many."""
+
+    def numbers(count: int, number: str) -> bytes:
+        return f"[{','.join([number] * count)}]".encode()
+
+    for extreme in ("8.98e307", "1E-0300", "1.5e+200"):
+        assert len(parse(numbers(MAX_EXTREME, extreme))) == MAX_EXTREME
+        with pytest.raises(Invalid, match="exponents"):
+            parse(numbers(MAX_EXTREME + 1, extreme))
+    assert len(parse(numbers(MAX_NODES - 1, "1.5e-99"))) == MAX_NODES - 1
+    assert parse(b'["' + b"1e300," * 10_000 + b'"]') == ["1e300," * 10_000]
+
+
+@pytest.mark.parametrize("size", [100, 9_000, 100_000])
+def test_what_is_no_json_is_told_from_what_is_too_much_at_any_size(size: int) -> None:
+    """Large texts are judged before they are decoded, and get the same errors as small ones."""
+    pad = b" " * size
+    for text, error in (
+        (b"[" * 65 + b"]" * 65, "levels deep"),
+        (b"[" + b"1," * 5_000 + b"1]", "values"),
+        (b"[" + b'"a",' * 5_000 + b"1]", "values"),
+        (b"1" * 39, "digits"),
+    ):
+        with pytest.raises(Invalid, match=error):
+            parse(pad + text)
+    for text in (
+        b"[1",
+        b"[1,]",
+        b'{"a":1,"a":1}',
+        b"[" * 70,
+        b"[" * 6_000,
+        b'"\xff"',
+        b"nan",
+        b"[" + b"1," * 6_000,
+    ):
+        with pytest.raises(Malformed):
+            parse(pad + text)
+    assert parse(pad + b'{"a":[1]}' + pad) == {"a": [1]}
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,17 @@ def test_every_error_says_in_words_what_it_is() -> None:
             assert STATUS[kind.code] >= 429
 
 
+def test_an_answer_about_a_thousand_mistakes_is_not_a_thousand_lines_long() -> None:
+    """A hundred are told, each in short, and how many more there are: the caller wrote what is in them."""
+    error = Invalid([(f"{number}-{'x' * 2_000}", "y" * 2_000) for number in range(1_000)])
+    told = document_of(error)["errors"]
+    assert [one["field"].partition("-")[0] for one in told[:100]] == [str(number) for number in range(100)]
+    assert told[100] == {"field": "", "message": "and 900 more"}
+    assert len(told) == 101
+    assert len(json.dumps(document_of(error))) < 250_000
+    assert len(Invalid([("a", "b")] * 100).problems) == 100
+
+
 def test_an_error_nobody_foresaw_is_ours() -> None:
     """500, and no word of what it was."""
     document = document_of(AutopilotError())
