@@ -205,6 +205,10 @@ class Own:
         )
 
 
+class OwnEndpoint(EndpointRefused):
+    """Raise for an endpoint that is this router: it never calls itself."""
+
+
 def own_places(*urls: str) -> Own:
     """Return where a router is that is reached at these URLs; one that is none is passed over."""
     found: list[Url] = []
@@ -330,7 +334,7 @@ class Guard:
 
     def _check_own(self, host: str, port: int) -> None:
         if self._own.holds(host, port):
-            raise EndpointRefused("the endpoint is this router itself")
+            raise OwnEndpoint("the endpoint is this router itself")
 
     def _check_address(self, address: Address) -> None:
         if not (is_public(address) or self._allowed.holds(address)):

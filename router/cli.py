@@ -209,7 +209,8 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 async def _walk(settings: Settings, *, as_json: bool) -> int:
     from router.audit import verify
-    from router.wiring import AUDITED, audit_key, open_table
+    from router.outside import audit_key, open_table
+    from router.wiring import AUDITED
 
     if not settings.table and not settings.data.is_dir():
         say(f"there is no store in {settings.data}")

@@ -1,8 +1,8 @@
 """One exchange with an autopilot, wherever it is: `https:`, `http:` or `local:` (in this process).
 
-What is sent: the JSON text given, traced, and signed by Standard Webhooks with the autopilot's own secret, while
-that is being rotated with the earlier one too. Never a header of the caller's. What comes back is JSON text, or
-a failure that says whether sending the task to another autopilot is safe.
+What is sent: the JSON text given, traced, and signed by Standard Webhooks with the autopilot's own secret;
+while that is being rotated, with the earlier one too. Never a header of the caller's. What comes back is JSON
+text, or a failure that says whether sending the task to another autopilot is safe.
 """
 
 from __future__ import annotations

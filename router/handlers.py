@@ -93,7 +93,7 @@ class Process:
         try:
             await self._system.app(scope, receive, send)
         finally:
-            await self._system.journal.flush()
+            await self._system.inside.journal.flush()
 
 
 async def _build(settings: Settings, url: str) -> System:

@@ -8,18 +8,38 @@ from typing import Any
 import msgspec
 
 from infra.clock import Clock, NewId, rfc3339
-from infra.ensure import Ensurer, Report, by_kind, report_of
+from infra.ensure import Ensurer, Happened, Report, by_kind, report_of
 from infra.plan import Action, Demand, View, union
 from infra.provider import KINDS, Inventory, Resource, Want
 from infra.table import MAX_DOCUMENT, Lease, Table, claim, release
+from router.audit import Deed
 from router.demand import demanded
 from router.errors import Conflict
+from router.events import Events, Record
 from router.registry import Registry
 
 _LEASE = ("lease", "#heal")
 _LEASE_SECONDS = 300.0
 _PASSES = "heal"
 _KEEP_SECONDS = 90 * 86_400
+
+
+async def tell(record: Record, events: Events, happened: Happened) -> None:
+    """Keep what came of an action: what was done is audited, what failed or needs a person is an event.
+
+    Raises `StoreUnavailable`.
+    """
+    action, error = happened.action, happened.error
+    target = f"{action.want.kind}/{action.want.name}"
+    detail: dict[str, Any] = {"why": action.why, "needed_by": [*action.needed_by]}
+    if happened.outcome == "done":
+        if happened.resource is not None:
+            detail["id"] = happened.resource.id
+        await record.write(Deed(happened.by, f"infra.{action.action}", target, detail))
+        return
+    if error is not None:
+        detail.update(error._asdict())
+    await events.publish(f"infra.{happened.outcome}", happened.by, {"target": target, **detail})
 
 
 class Healer:

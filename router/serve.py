@@ -38,7 +38,8 @@ STOP_SECONDS = 3
 def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises OSError when the address is taken, or cannot be one of ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # Named TCP, or asyncio would not switch off Nagle's algorithm, and each answer would wait for 40 ms.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
@@ -89,7 +90,7 @@ async def serve(settings: Settings, bound: socket.socket, ready: Callable[[str],
         ready(url)
         await stopping.wait()
     finally:
-        system.events.close()  # whoever listens would hold the server up
+        system.inside.events.close()  # whoever listens would hold the server up
         for task in loops:
             task.cancel()
         server.should_exit = True
@@ -134,7 +135,7 @@ class _Server(uvicorn.Server):
 
 def _loops(system: System) -> list[Coroutine[Any, Any, None]]:
     return [
-        _every(REFRESH_SECONDS, "refresh", system.routes.refresh),
+        _every(REFRESH_SECONDS, "refresh", system.inside.routes.refresh),
         _every(PROBE_SECONDS, "probes", system.prober.round),
         # A pass waits for the tasks it fires; while one does, the others see to what falls due meanwhile.
         *(_every(SCHEDULE_SECONDS, "schedules", system.fire_schedules) for _ in range(SCHEDULE_LOOPS)),

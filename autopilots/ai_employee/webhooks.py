@@ -94,7 +94,7 @@ async def _receive(
     done = False
     try:
         answers = await _plan(parts, tasks_of(object_of(body, limits)), message_id)
-        done = all(answer["ok"] for answer in answers)
+        done = all(map(_is_taken, answers))
     finally:
         if not done:
             with suppress(AutopilotError):  # then it is refused for as long as it is remembered
@@ -118,9 +118,14 @@ async def _plan(parts: EmployeeParts, tasks: list[Task], key: str) -> list[dict[
                 "result": answered.result,
             }
         )
-        if not answered.ok:
+        if not _is_taken(answers[-1]):
             break
     return answers
+
+
+def _is_taken(answer: dict[str, Any]) -> bool:
+    """Whether a task was done, or is kept until somebody approves it: nobody need send it again."""
+    return bool(answer["ok"]) or answer["status"] == 202
 
 
 def _mail_tasks(body: dict[str, Any]) -> list[Task]:

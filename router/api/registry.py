@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from infra.clock import rfc3339
-from infra.outbound import Guard, parse_url
+from infra.outbound import Guard, OwnEndpoint, parse_url
 from router.api.http import Call, Endpoint, Reply, json, limit_of
 from router.api.once import Once
 from router.auth import Scope
@@ -190,6 +190,8 @@ async def _check_endpoint(endpoint: str, guard: Guard, local: Collection[str]) -
     try:
         async with asyncio.timeout(_RESOLVE_SECONDS):
             await guard.addresses(url)
+    except OwnEndpoint:
+        return ["this is the router itself, which it never calls: tasks will fail"]
     except OSError:
         return [f"{url.host} does not resolve yet: tasks will fail until it does"]
     return []

@@ -44,7 +44,8 @@ async def exchange(port: int, *requests: bytes) -> bytes:
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Answer with the path."""
     body = scope["path"].encode()
-    await respond(Reply(204 if body == b"/none" else 200, b"" if body == b"/none" else body), scope, receive, send)
+    none = body == b"/none"
+    await respond(Reply(204 if none else 200, b"" if none else body), scope, receive, send)
 
 
 def get(path: str, *, method: str = "GET", close: bool = False) -> bytes:

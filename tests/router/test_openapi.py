@@ -220,7 +220,7 @@ async def test_what_a_broken_store_makes_of_each_operation_is_documented(
     system: System, shown: dict[str, Any]
 ) -> None:
     """With the store gone every operation answers with a status and a body of the document's."""
-    await system.table.close()
+    await system.outside.table.close()
     seen = set()
     async with client_of(system) as api:
         for at in operations_of(shown):

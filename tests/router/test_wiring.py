@@ -18,8 +18,9 @@ from infra.model import Offline
 from infra.openai_model import OpenAiModel
 from infra.table.sqlite import SqliteTable
 from router.errors import Invalid, StoreUnavailable
+from router.outside import open_table
 from router.settings import read
-from router.wiring import BUILT_IN, System, build, manifests, open_table
+from router.wiring import BUILT_IN, System, build, manifests
 from tests.router.api.conftest import client_of
 
 URL = "http://127.0.0.1:8080"
@@ -154,12 +155,12 @@ async def test_a_schedule_fires_as_a_task(api: httpx.AsyncClient, system: System
     await system.fire_schedules()
     updated = await ok(api, "crm.lead.update", email="bob@example.com", note="Seen")
     assert updated["lead"]["email"] == "bob@example.com"
-    await system.journal.flush()
+    await system.inside.journal.flush()
     day = (await api.get("/health")).json()["timestamp"][:10]
-    tasks = [row["task"] for row in await system.journal.rows(day)]
+    tasks = [row["task"] for row in await system.inside.journal.rows(day)]
     assert tasks.count("create_lead") == 1
     schedule = made["schedule"]["id"]
-    kept = await system.table.get(("employee:schedule", schedule))
+    kept = await system.outside.table.get(("employee:schedule", schedule))
     assert kept is not None
     assert (kept.document["state"], kept.document["fired"], kept.document["failed"]) == ("done", 1, 0)
 
@@ -175,15 +176,15 @@ async def test_a_schedule_may_name_a_capability(api: httpx.AsyncClient, system: 
         at="2020-01-01T00:00:00Z",
     )
     await system.fire_schedules()
-    await system.journal.flush()
+    await system.inside.journal.flush()
     day = (await api.get("/health")).json()["timestamp"][:10]
-    last = (await system.journal.rows(day))[0]
+    last = (await system.inside.journal.rows(day))[0]
     assert (last["task"], last["capability"], last["ok"]) == (None, "crm.lead.update", True)
 
 
 async def test_without_settings_everything_is_embedded(system: System, tmp_path: Path) -> None:
     """Store, mail and checkouts are files here, words are made by rules, and all of it lies in one folder."""
-    assert isinstance(system.table, SqliteTable)
+    assert isinstance(system.outside.table, SqliteTable)
     assert isinstance(system.employee.model, Offline)
     assert isinstance(system.employee.mail, OutboxMail)
     assert isinstance(system.employee.checkouts, LocalCheckouts)
@@ -261,7 +262,7 @@ async def test_closing_writes_what_waits(tmp_path: Path) -> None:
     await system.close()
     again = build(read({"AUTOPILOT_DATA": str(tmp_path)}), url=URL)
     try:
-        assert [row["task"] for row in await again.journal.rows(day)] == ["generate_page"]
+        assert [row["task"] for row in await again.inside.journal.rows(day)] == ["generate_page"]
     finally:
         await again.close()
 

@@ -270,10 +270,10 @@ async def _failures(walker: Walk, system: System) -> None:
     async def crash(*_: Any, **__: Any) -> Any:
         raise RuntimeError(f"{' '.join(OURS)} and {SHAPED}")
 
-    system.table.get = crash  # type: ignore[method-assign]
+    system.outside.table.get = crash  # type: ignore[method-assign]
     for path in ("/autopilot/registry/echo", "/pages/welcome", "/health"):
         await walker.json("GET", path, None)
-    del system.table.get
+    del system.outside.table.get
 
 
 def _readable(rows: Mapping[Any, Any]) -> str:

@@ -287,9 +287,9 @@ async def test_an_expired_approval_says_so(
 ) -> None:
     """409, and the list shows it as expired."""
     approval = await ask(admin, ann)
-    item = await guarded.table.get(("approval", approval))
+    item = await guarded.outside.table.get(("approval", approval))
     assert item is not None
-    await guarded.table.put(item.key, {**item.document, "requested_at": time.time() - 900})
+    await guarded.outside.table.put(item.key, {**item.document, "requested_at": time.time() - 900})
     late = await decide(admin, bob, approval)
     assert (late.status_code, late.json()["code"]) == (409, "conflict")
     assert "expired" in late.json()["detail"]
@@ -388,12 +388,12 @@ async def test_what_waits_is_found_behind_many_that_do_not(
 ) -> None:
     """A filter looks through as many pages of the store as it takes."""
     waiting = await ask(admin, ann)
-    item = await guarded.table.get(("approval", waiting))
+    item = await guarded.outside.table.get(("approval", waiting))
     assert item is not None
     for number in range(400):
         one = f"apv_{number:024}"
         document = {**item.document, "id": one, "state": "refused"}
-        await guarded.table.put(("approval", one), document)
+        await guarded.outside.table.put(("approval", one), document)
     found = await admin.get(APPROVALS, params={"status": "awaiting_approval", "limit": 1})
     assert [one["id"] for one in found.json()["approvals"]] == [waiting]
 

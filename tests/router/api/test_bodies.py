@@ -82,7 +82,7 @@ async def test_the_corpus_left_nothing_but_its_good_registrations(
         if row["path"] == "/autopilot/registry" and row["expect_status"] < 300
     }
     assert kept == good
-    records = {item.key[1] for item in (await built.table.range("autopilot")).items}
+    records = {item.key[1] for item in (await built.outside.table.range("autopilot")).items}
     assert records == good
     for path in ("/health", "/autopilot/list", "/autopilot/catalogue"):
         assert (await caller.get(path)).status_code == 200

@@ -13,8 +13,9 @@ import pytest
 
 from router.audit import verify
 from router.errors import StoreUnavailable
+from router.outside import audit_key
 from router.settings import read
-from router.wiring import System, audit_key, build, manifests
+from router.wiring import System, build, manifests
 from tests.router.api.conftest import client_of, register
 from tests.upstream import Told, Upstream
 
@@ -144,7 +145,10 @@ class TestAudit:
             "autopilot.delete",
             "/autopilot/registry/one",
         )
-        assert await verify(system.table, audit_key(read({"AUTOPILOT_DATA": str(tmp_path)}))) == (3, [])
+        assert await verify(system.outside.table, audit_key(read({"AUTOPILOT_DATA": str(tmp_path)}))) == (
+            3,
+            [],
+        )
 
     async def test_keys(self, start: Callable[..., System]) -> None:
         """Making, rotating and ending a key is recorded by its id, never the key itself."""
@@ -176,8 +180,10 @@ class TestAudit:
             for dry_run in (True, False):
                 body = {"want": {"kvNamespaces": ["cache"]}, "dry_run": dry_run}
                 await admin.post("/autopilot/ensure-infra", json=body)
-        (event,) = await audited(system)
-        assert [one["name"] for one in event["payload"]["created"]["kv"]] == ["cache"]
+        action, call = await audited(system)
+        assert (action["type"], action["payload"]["target"]) == ("infra.create", "kv/cache")
+        assert (call["type"], call["source"]) == ("infra.ensure", "admin")
+        assert [one["name"] for one in call["payload"]["created"]["kv"]] == ["cache"]
 
     async def test_high_risk(self, start: Callable[..., System], up: Upstream) -> None:
         """A forward of a capability of high risk is recorded with what was sent, failed or not."""
@@ -240,7 +246,7 @@ class TestAudit:
         async def down(_: object) -> None:
             raise StoreUnavailable("the store is down")
 
-        monkeypatch.setattr(system.audit, "write", down)
+        monkeypatch.setattr(system.inside.audit, "write", down)
         async with calling(system) as admin, calling(system, key) as ann:
             body = {"name": "one", "endpoint": up.url, "capabilities": ["payouts.one"]}
             answer = await admin.post("/autopilot/registry", json=body)

@@ -90,7 +90,7 @@ async def test_drift_names_what_is_missing_and_what_nobody_needs(api: httpx.Asyn
 
 async def test_a_part_that_cannot_be_read_says_why(api: httpx.AsyncClient, system: System) -> None:
     """With the store gone each kind that lives in it is an error, the others are listed: that is a 207."""
-    await system.table.close()
+    await system.outside.table.close()
     answer = await api.get("/autopilot/diagnose")
     body = answer.json()
     assert answer.status_code == 207
@@ -125,10 +125,10 @@ class Lame(LocalProvider):
 
 async def diagnosis(system: System, folder: Path, *, token: bool, query: str = "") -> tuple[int, Any]:
     """Return the status and body of a diagnosis by a provider that can read nothing else."""
-    provider = Lame(system.table, folder, lambda: 0.0, str)
+    provider = Lame(system.outside.table, folder, lambda: 0.0, str)
     provider.token = token
     redactor = Redactor(["secret-token-1"])
-    once = Once(Idempotency(system.table, lambda: 0.0), redactor)
+    once = Once(Idempotency(system.outside.table, lambda: 0.0), redactor)
     [endpoint, *_] = InfraApi(system.healer, provider, lambda: 0.0, once, redactor).endpoints()
 
     async def nothing() -> dict[str, Any]:
@@ -327,7 +327,7 @@ async def test_a_self_heal_pass_covers_everything_registered(
     assert (tmp_path / "r2/one-bucket").is_dir()
     again = (await api.post("/__scheduled")).json()
     assert again["created"] == NOTHING
-    kept = [item.document for item in (await system.table.range("heal")).items]
+    kept = [item.document for item in (await system.outside.table.range("heal")).items]
     assert [one["id"] for one in kept] == [body["id"], again["id"]]
     assert kept[0]["plan"] == body["plan"]
 
@@ -347,10 +347,10 @@ async def test_two_passes_never_run_at_once(api: httpx.AsyncClient, tmp_path: Pa
     health = (await api.get("/health")).json()
     assert health["status"] == "healthy"
     held = {"owner": "heal_other", "fence": 1, "until": 9_999_999_999.0}
-    await system.table.transact([Put(("lease", "#heal"), held)])
+    await system.outside.table.transact([Put(("lease", "#heal"), held)])
     refused = await api.post("/__scheduled")
     assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
-    await system.table.transact([Put(("lease", "#heal"), {**held, "until": 1.0})])
+    await system.outside.table.transact([Put(("lease", "#heal"), {**held, "until": 1.0})])
     assert (await api.post("/__scheduled")).status_code == 200
     other = SqliteTable(tmp_path / "router.db", lambda: 0.0)
     try:

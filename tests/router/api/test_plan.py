@@ -356,8 +356,8 @@ async def test_each_forwarded_task_leaves_a_log_row(
     await plan(api, {"task": "generate_page", "meta": {"password": "canary"}})
     up.tell = lambda _: Told(500)
     await plan(api, {"task": "generate_page"})
-    await system.journal.flush()
-    page = await system.table.range("log:" + (await api.get("/health")).json()["timestamp"][:10])
+    await system.inside.journal.flush()
+    page = await system.outside.table.range("log:" + (await api.get("/health")).json()["timestamp"][:10])
     rows = [row for item in page.items for row in item.document["rows"]]
     assert [(row[1], row[3], row[4]) for row in rows] == [
         ("generate_page", "pages", 200),

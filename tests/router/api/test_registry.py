@@ -320,8 +320,8 @@ async def test_a_lease_that_ended_takes_no_tasks_until_its_heartbeat(
     await register(api, "leased", up.url, "web.pages.generate", lease_seconds=5)
     body = {"task": "generate_page"}
     assert (await api.post("/autopilot/plan", json=body)).status_code == 200
-    await system.table.transact([Put(("lease", "leased"), {"until": 1.0})])
-    await system.routes.refresh()
+    await system.outside.table.transact([Put(("lease", "leased"), {"until": 1.0})])
+    await system.inside.routes.refresh()
     ended = await api.post("/autopilot/plan", json=body)
     assert (ended.status_code, ended.json()["code"]) == (502, "forward_failed")
     explained = (await api.post("/autopilot/plan", json={**body, "mode": "explain"})).json()
@@ -347,7 +347,7 @@ async def test_a_store_that_fails_is_a_503_and_keeps_nothing(
 ) -> None:
     """Callers hear `store_unavailable`, and in the reopened store there is no trace of what was refused."""
     await register(api, "before", up.url, "web.pages.generate", tasks={"make_it": "web.pages.generate"})
-    await system.table.close()
+    await system.outside.table.close()
     refused = [
         await register(api, "after", up.url, "web.pages.check", tasks={"check_it": "web.pages.check"}),
         await register(api, "before", up.url, "web.pages.check"),

@@ -101,7 +101,7 @@ async def test_a_rotation_is_not_kept_for_a_repeat(
         secrets.add(answer.json()["signing_secret"])
     assert len(secrets) == 2
     for route in ("registry", "secret", "rotate"):
-        assert (await system.table.range(f"idempotency:{route}")).items == []
+        assert (await system.outside.table.range(f"idempotency:{route}")).items == []
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ async def test_no_task_is_refused_while_a_secret_is_rotated(api: httpx.AsyncClie
     async def worker(numbers: range) -> None:
         nonlocal done
         for number in numbers:
-            outcome = await system.planner.plan(asking(CAP, {"n": number}), Caller(Trace()))
+            outcome = await system.inside.planner.plan(asking(CAP, {"n": number}), Caller(Trace()))
             assert (outcome.status, bytes(outcome.result)) == (200, b'{"n":%d}' % number)
             done += 1
             if event := events.pop(done, None):

@@ -35,7 +35,7 @@ async def test_a_store_that_does_not_answer_is_said_with_the_reason(
     api: httpx.AsyncClient, system: System, tmp_path: Path
 ) -> None:
     """Both turn to 503 and say why, but not where the store is: anybody may ask."""
-    await system.table.close()
+    await system.outside.table.close()
     health, ready = await api.get("/health"), await api.get("/ready")
     assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
     assert health.json()["reason"] == "The store is unavailable"

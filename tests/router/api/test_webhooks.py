@@ -59,10 +59,10 @@ async def test_a_form_goes_through_the_planner(hooked: System) -> None:
         again = await post(client, "/webhooks/form", WISH)
         mail = await post(client, "/webhooks/mail", {"raw": "From: a@example.com\n\nHi"}, "msg_2", EARLIER)
     assert (answer.status_code, again.status_code, mail.status_code) == (200, 401, 200)
-    [lead] = (await hooked.table.range(LEADS)).items
+    [lead] = (await hooked.outside.table.range(LEADS)).items
     assert lead.document["email"] == "ada@example.com"
-    await hooked.journal.flush()
-    rows = await hooked.journal.rows(time.strftime("%Y-%m-%d", time.gmtime()), limit=10)
+    await hooked.inside.journal.flush()
+    rows = await hooked.inside.journal.rows(time.strftime("%Y-%m-%d", time.gmtime()), limit=10)
     assert sorted(row["task"] for row in rows) == ["create_lead", "process_email", "process_email"]
     assert {row["autopilot"] for row in rows} == {"ai-employee"}
 
@@ -85,7 +85,7 @@ async def test_what_is_not_signed_is_a_problem_like_any_other(hooked: System) ->
                     assert (problem["code"], problem["trace_id"]) == ("unauthenticated", trace)
                     assert problem["title"] == "A valid signature is needed"
                     assert "whsec_" not in answer.text
-    assert (await hooked.table.range(LEADS)).items == []
+    assert (await hooked.outside.table.range(LEADS)).items == []
 
 
 async def test_a_bad_mail_is_told_by_its_fields(hooked: System) -> None:
