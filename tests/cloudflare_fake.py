@@ -125,6 +125,7 @@ class _Identity:
     """What is said of tokens and accounts."""
 
     accounts: list[Json]
+    invalid_status: int
 
     def _verify(self, token: Token, asked: Asked, path: str) -> Any:
         """Say what the token is. Each kind is unknown where the other is verified."""

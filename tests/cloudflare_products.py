@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from email.parser import BytesParser
 from typing import Any
 
@@ -145,8 +146,9 @@ class _Kv(_Kept):
             raise Refusal(400, 10018, "title is too long")
         if any(one.row["title"] == title for one in self.kv.values()):
             raise Refusal(400, 10014, "a namespace with this account ID and title already exists")
-        row = {"id": hashlib.md5(title.encode()).hexdigest(), "title": title, "supports_url_encoding": True}
-        self.kv[row["id"]] = Thing(row, self.lag)
+        identity = hashlib.md5(title.encode()).hexdigest()
+        row = {"id": identity, "title": title, "supports_url_encoding": True}
+        self.kv[identity] = Thing(row, self.lag)
         return row
 
 
@@ -347,7 +349,7 @@ class _Queues(_Kept):
         if name in self.queues:
             raise Refusal(409, 11009, "Queue name already taken")
         identity = hashlib.md5(name.encode()).hexdigest()
-        row = {"queue_id": identity, "queue_name": name, "created_on": self._date()}
+        row: Json = {"queue_id": identity, "queue_name": name, "created_on": self._date()}
         row |= {"modified_on": row["created_on"], "producers": [], "consumers": []}
         self.queues[name] = Thing(row, self.lag)
         return row
@@ -363,17 +365,21 @@ def _upload(asked: Asked) -> tuple[Json, bytes]:
     if not kind.startswith("multipart/form-data"):
         raise Refusal(415, 10001, "workers.api.error.unsupported_content_type")
     message = BytesParser().parsebytes(b"content-type: " + kind.encode() + b"\r\n\r\n" + asked.body)
-    parts = {str(one.get_param("name", header="content-disposition")): one for one in message.get_payload()}
+    parts = {
+        str(one.get_param("name", header="content-disposition")): one
+        for one in message.walk()
+        if not one.is_multipart()
+    }
     if "metadata" not in parts or parts["metadata"].get_content_type() != "application/json":
         raise Refusal(400, 10021, "could not read content for part metadata")
-    metadata = json.loads(parts["metadata"].get_payload(decode=True))
+    metadata = json.loads(_payload(parts["metadata"]))
     main = metadata.get("main_module")
     module = next((one for one in parts.values() if main and one.get_filename() == main), None)
     if module is None:
         raise Refusal(400, 10021, "Uncaught Error: No such module as main_module names")
     if module.get_content_type() not in _MODULES:
         raise Refusal(400, 10021, f"{main} is no module: {module.get_content_type()}")
-    source = module.get_payload(decode=True)
+    source = _payload(module)
     if b"export default" not in source:
         raise Refusal(400, 10021, "Uncaught SyntaxError: the module has no default export")
     if len(source) > 10_000_000:
@@ -381,3 +387,9 @@ def _upload(asked: Asked) -> tuple[Json, bytes]:
     if _DATE.fullmatch(metadata.get("compatibility_date", "2021-11-02")) is None:
         raise Refusal(400, 10021, "compatibility_date is no date")
     return metadata, source
+
+
+def _payload(part: Message) -> bytes:
+    payload = part.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    return payload
