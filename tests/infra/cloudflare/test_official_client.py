@@ -1,10 +1,11 @@
-"""Cloudflare's own client drives the fake, where it is installed: what ours and theirs see is the same."""
+"""Cloudflare's own client drives the fake: what ours and theirs see is the same."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
 
+import cloudflare
 import pytest
 
 from infra.provider import Want
@@ -12,8 +13,6 @@ from router.model import Binding, Worker
 from tests.cloudflare_fake import ACCOUNT, ROOT, USER_TOKEN, on_loopback
 from tests.cloudflare_products import Thing
 from tests.infra.cloudflare.conftest import Rig
-
-cloudflare: Any = pytest.importorskip("cloudflare", reason="Cloudflare's own client is not installed")
 
 SOURCE = "export default {}"
 
