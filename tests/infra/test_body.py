@@ -334,6 +334,7 @@ WORST = {
     "long integers": filled(b"1" * 38 + b","),
     "exponents": filled(b"1e1,"),
     "letters": b"e" * MAX_BODY,
+    "numbers without commas": filled(b"1" * 38 + b" "),
 }
 
 
