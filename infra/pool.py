@@ -59,10 +59,12 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body",
+        "_deadline",
         "_done",
         "_headed",
         "_headers",
         "_limit",
+        "_looks_at",
         "_loop",
         "_parser",
         "_size",
@@ -76,8 +78,13 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._parser = httptools.HttpResponseParser(self)
+        """One for all answers: it begins anew after each that leaves the connection open."""
         self._done: asyncio.Future[Answer] | None = None
+        self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = 0.0
+        """When the timer goes off. It is left alone from answer to answer: to set one each time is dear."""
         self._transport: asyncio.Transport | None = None
         self._body: list[bytes] = []
         self.closed = False
@@ -87,7 +94,6 @@ class _Connection(asyncio.Protocol):
     def exchange(self, request: bytes, deadline: float, limit: int) -> asyncio.Future[Answer]:
         """Write a request and return the future of its answer. `deadline` is in the loop's time."""
         assert self._transport is not None
-        self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._body = []
         self._size = 0
@@ -96,7 +102,9 @@ class _Connection(asyncio.Protocol):
         self._unread = 0
         self.reusable = False
         self._done = self._loop.create_future()
-        self._timer = self._loop.call_at(deadline, self._late)
+        self._deadline = deadline
+        if self._timer is None or self._looks_at > deadline:
+            self._watch()
         self._transport.write(request)
         return self._done
 
@@ -184,15 +192,27 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         done, self._done = self._done, None
-        if self._timer is not None:
-            self._timer.cancel()
         if done is not None and not done.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._body.clear()  # an idle connection need not keep what it brought last
             done.set_result(Answer(self._parser.get_status_code(), self._headers, body))
 
-    def _late(self) -> None:
-        self._fail(Late("no answer in time", sent=True))
+    def _watch(self) -> None:
+        """Set the timer to the deadline of this exchange."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_at = self._deadline
+        self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        """End an exchange whose time is over; the deadline may be one that was set since the timer was."""
+        self._timer = None
+        if self._done is None:
+            return
+        if self._deadline > self._looks_at:
+            self._watch()
+        else:
+            self._fail(Late("no answer in time", sent=True))
 
     def _fail(self, error: ExchangeError) -> None:
         done, self._done = self._done, None

@@ -32,10 +32,15 @@ _FIXED = (
     f"\r\nuser-agent: autopilot-router/{__version__}\r\naccept: application/json"
     "\r\naccept-encoding: identity\r\ncontent-type: application/json"
 ).encode()
-_VARIABLE = (
-    b"\r\ntraceparent: %b\r\nwebhook-id: %b\r\nwebhook-timestamp: %b\r\nwebhook-signature: %b"
-    b"\r\nidempotency-key: %b\r\nx-autopilot-hops: %b\r\ncontent-length: %d\r\n\r\n"
+_NAMES = (
+    b"traceparent",
+    b"webhook-id",
+    b"webhook-timestamp",
+    b"webhook-signature",
+    b"idempotency-key",
+    b"x-autopilot-hops",
 )
+_VARIABLE = b"".join(b"\r\n%b: %%b" % name for name in _NAMES) + b"\r\ncontent-length: %d\r\n\r\n"
 _LATER = frozenset({429, 503})
 _decode = msgspec.json.Decoder().decode
 
@@ -85,15 +90,20 @@ class Forward:
 
         Raises `AttemptFailed`.
         """
-        headers = self._headers(candidate, message)
+        values = self._values(candidate, message)
         try:
             if candidate.url is None:
                 answer = await self._in_process(
-                    candidate.endpoint, "POST", path, list(headers.items()), message.body, deadline
+                    candidate.endpoint,
+                    "POST",
+                    path,
+                    list(zip(_NAMES, values, strict=True)),
+                    message.body,
+                    deadline,
                 )
             else:
                 head = self._heads.get((candidate.endpoint, path)) or self._head(candidate, path)
-                request = head % (*headers.values(), len(message.body)) + message.body
+                request = head % (*values, len(message.body)) + message.body
                 answer = await self._pool.exchange(candidate.url, request, deadline=deadline)
         except (NotSent, EndpointRefused):
             # One text for both: whether an address is refused or dead is nobody's business out there.
@@ -127,21 +137,21 @@ class Forward:
             return State.DOWN
         return _state_of(answer)
 
-    def _headers(self, candidate: Candidate, message: Message) -> dict[bytes, bytes]:
-        """Return the headers that differ from message to message, in the order of `_VARIABLE`."""
+    def _values(self, candidate: Candidate, message: Message) -> tuple[bytes, ...]:
+        """Return the values of the headers that differ from message to message: those of `_NAMES`."""
         timestamp = int(self._clock())
         signature = sign(candidate.secret, message.id, timestamp, message.body)
         for retired in candidate.retired:
             if timestamp < retired.until:
                 signature += " " + sign(retired.secret, message.id, timestamp, message.body)
-        return {
-            b"traceparent": message.trace.child().encode(),
-            b"webhook-id": message.id.encode(),
-            b"webhook-timestamp": b"%d" % timestamp,
-            b"webhook-signature": signature.encode(),
-            b"idempotency-key": message.key.encode(),
-            b"x-autopilot-hops": b"%d" % (message.hops + 1),
-        }
+        return (
+            message.trace.child().encode(),
+            message.id.encode(),
+            b"%d" % timestamp,
+            signature.encode(),
+            message.key.encode(),
+            b"%d" % (message.hops + 1),
+        )
 
     def _head(self, candidate: Candidate, path: str) -> bytes:
         """Return the head of every request to an endpoint, with a place for what differs."""

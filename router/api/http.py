@@ -222,10 +222,9 @@ class Resource:
                 told = ((b"allow", ", ".join(self.methods).encode()),)
                 raise MethodNotAllowed  # noqa: TRY301  as every other answer that is a problem
             identity = await self._border.gate.admit(scope, headers, endpoint.scope)
-            if self._border.limiter is not None and endpoint.scope is not Scope.PUBLIC:
-                told, refused = await _counted(self._border.limiter, identity)
-                if refused is not None:
-                    raise refused  # noqa: TRY301  as above
+            limiter = self._border.limiter
+            if limiter is not None and endpoint.scope is not Scope.PUBLIC:
+                told = _left(limiter, await limiter.take(identity.name))
             call = Call(scope, receive, headers, identity, trace)
             if endpoint.scope is Scope.PUBLIC:
                 reply = await endpoint.answer(call)  # also in a full house: it has to be able to tell of it
@@ -234,19 +233,18 @@ class Resource:
                     reply = await endpoint.answer(call)
             if endpoint.action and _did(call, reply):
                 await self._record(endpoint, call, reply.status)
-            if told:
-                status, body, more, media_type, stream = reply  # `_replace` would cost four times as much
-                reply = Reply(status, body, (*more, *told), media_type, stream)
         except AutopilotError as error:
             if isinstance(error, Forbidden) and error.actor:
                 await self._denied(error, scope, trace)
-            reply = problem_reply(self._border.redactor, error, trace.id, told)
+            elif isinstance(error, RateLimited) and self._border.limiter is not None:
+                told = _left(self._border.limiter, Standing(0, error.extra["retry_after"]))
+            reply = problem_reply(self._border.redactor, error, trace.id)
         except Disconnected:
             return
         except Exception:
             log.exception("unexpected error on %s %s, trace %s", scope["method"], scope["path"], trace.id)
-            reply = problem_reply(self._border.redactor, AutopilotError(), trace.id, told)
-        await respond(reply, scope, receive, send)
+            reply = problem_reply(self._border.redactor, AutopilotError(), trace.id)
+        await respond(reply, scope, receive, send, told)
 
     async def _record(self, endpoint: Endpoint, call: Call, status: int) -> None:
         """Record what was done, before anybody hears of it."""
@@ -275,14 +273,9 @@ def _did(call: Call, reply: Reply) -> bool:
     return reply.status < 300 and REPLAYED not in reply.headers and (call.noted is None or call.noted.changed)
 
 
-async def _counted(limiter: Limiter, identity: Identity) -> tuple[Headers, RateLimited | None]:
-    """Count a call. Return the headers that tell what is left, and the refusal when nothing was."""
-    refused = None
-    try:
-        standing = await limiter.take(identity.name)
-    except RateLimited as error:
-        standing, refused = Standing(0, error.extra["retry_after"]), error
-    return (_policy(*limiter.policy), (b"ratelimit", b'"default";r=%d;t=%d' % standing)), refused
+def _left(limiter: Limiter, standing: Standing) -> Headers:
+    """Return the headers that tell a caller what is left."""
+    return _policy(*limiter.policy), (b"ratelimit", b'"default";r=%d;t=%d' % standing)
 
 
 @lru_cache
@@ -316,12 +309,16 @@ def _without_secrets(redactor: Redactor, document: dict[str, Any]) -> bytes:
 _LOOKED_AT = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 
-async def respond(reply: Reply, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-    """Send a reply, in one go where the server can do that.
+async def respond(
+    reply: Reply, scope: Mapping[str, Any], receive: Receive, send: Send, told: Headers = ()
+) -> None:
+    """Send a reply, with what else is `told` in its headers; in one go where the server can do that.
 
     One that a cache might keep or a browser show says that they must not.
     """
-    headers = [*reply.headers] if scope["method"] == "POST" else [*reply.headers, *_LOOKED_AT]
+    headers = [*reply.headers, *told]
+    if scope["method"] != "POST":
+        headers += _LOOKED_AT
     if reply.status != 204:
         headers.append((b"content-type", reply.media_type))
         if reply.stream is None:
