@@ -40,6 +40,7 @@ class Gate:
 GATES = (
     Gate(32, ("router", "rate"), ("workerd", "rate"), ">=", 2.0),
     Gate(32, ("router", "rate"), ("starlette-aiohttp", "rate"), ">=", 1.5),
+    Gate(32, ("router-limited", "rate"), ("router", "rate"), ">=", 0.9),
     Gate(1, ("router", "p50"), ("nginx", "p50"), "<=", 2.2),
     Gate(1, ("router", "p99"), ("router", "p50"), "<=", 5.0),
     Gate(32, ("router", "p99"), ("router", "p50"), "<=", 5.0),

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from _load import Target, Upstream
@@ -125,6 +125,18 @@ def router(rig: Rig, upstream: Upstream, _cache: Path) -> Target:
     return target
 
 
+def router_limited(rig: Rig, upstream: Upstream, _cache: Path) -> Target:
+    """Our router with what is off unless it is set: a rate limit, and capabilities that wait for approval."""
+    settings = {
+        "AUTOPILOT_RATE_LIMIT": "100000000/60",
+        "AUTOPILOT_REQUIRE_APPROVAL": "payouts.*,payment.*,lms.enrollment.create,files.intake.upload",
+    }
+    data, key = rig.folder / "limited-data", secrets.token_urlsafe(24)
+    target = start_router(rig, "router-limited", data, key, settings)
+    register(target, "bench-target", upstream.endpoint, CAPABILITY)
+    return target
+
+
 # In the order of the table.
 BUILDERS: dict[str, Callable[[Rig, Upstream, Path], Target]] = {
     "upstream": upstream_itself,
@@ -133,28 +145,33 @@ BUILDERS: dict[str, Callable[[Rig, Upstream, Path], Target]] = {
     "starlette-aiohttp": starlette_aiohttp,
     "starlette-httpx": starlette_httpx,
     "router": router,
+    "router-limited": router_limited,
 }
 
 
-def start_router(rig: Rig, name: str, data: Path, key: str) -> Target:
+def start_router(
+    rig: Rig, name: str, data: Path, key: str, settings: Mapping[str, str] | None = None
+) -> Target:
     """Start `autopilot serve` over *data* with *key* as its admin key; answers once /health is 200.
 
     The target it answers waits for a plan done by the autopilot `bench-target`. Raises Absent.
     """
     if not AUTOPILOT.exists():
         raise Absent(f"no {AUTOPILOT}")
-    server = spawn_router(rig, name, data, key)
+    server = spawn_router(rig, name, data, key, settings)
     server.wait_until_good(lambda: ill(server))
     headers = {"authorization": f"Bearer {key}"}
     return Target(name, server, headers=headers, expects={"autopilot": "bench-target", "ok": True})
 
 
-def spawn_router(rig: Rig, name: str, data: Path, key: str) -> Server:
+def spawn_router(
+    rig: Rig, name: str, data: Path, key: str, settings: Mapping[str, str] | None = None
+) -> Server:
     """Start `autopilot serve` and wait for nothing."""
     port = free_port()
     argv = [str(AUTOPILOT), "serve", "--host", "127.0.0.1", "--port", str(port), "--data", str(data)]
-    settings = {"AUTOPILOT_API_KEY": key, "AUTOPILOT_ALLOW_ENDPOINTS": "127.0.0.1"}
-    return rig.start(name, port, argv, env=settings)
+    own = {"AUTOPILOT_API_KEY": key, "AUTOPILOT_ALLOW_ENDPOINTS": "127.0.0.1"}
+    return rig.start(name, port, argv, env={**own, **(settings or {})})
 
 
 def ill(server: Server) -> str:
