@@ -209,9 +209,7 @@ class Approvals:
             raise Conflict("it has expired: too much time has passed since it was approved")
         _check_digest(approval, digest, kept.document["text"])
         if not await _may_still_ask(self._keys, approval, now):
-            raise Conflict(
-                f"{approval.requested_by!r} may no longer ask for {approval.capability}: refuse it"
-            )
+            raise Conflict(f"{approval.requested_by!r} may no longer ask for this: refuse it")
         approved = msgspec.structs.replace(
             approval,
             state=State.APPROVED,
@@ -228,12 +226,12 @@ class Approvals:
         """Refuse a task: it is not sent, and its text is no longer kept. Raises as `approve`."""
         approval = await self.get(approval_id)
         _check_decider(approval, identity)
-        _check_waiting(approval)
         _check_digest(approval, digest)
-        refused = msgspec.structs.replace(
-            approval, state=State.REFUSED, decided_by=identity.name, decided_at=self._clock()
-        )
-        return await self._decide(refused, Delete((_TASKS, approval_id)))
+        return await self._refuse(approval, identity.name)
+
+    async def withdraw(self, approval_id: str, by: str) -> Approval:
+        """Refuse a task that is not wanted any more, whoever asked. Raises `NotFound` and `Conflict`."""
+        return await self._refuse(await self.get(approval_id), by)
 
     async def answered(self, approval: Approval, status: int, outcome: bytes) -> Approval:
         """Keep what an approved task answered, its whole JSON; the task's text is no longer needed."""
@@ -257,6 +255,12 @@ class Approvals:
             # It was sent, and whoever approved it gets to know what came of it. That it is not kept makes it
             # look as if nobody knew: sending it again then does nothing twice.
             return approval
+
+    async def _refuse(self, approval: Approval, by: str) -> Approval:
+        _check_waiting(approval)
+        now = self._clock()
+        refused = msgspec.structs.replace(approval, state=State.REFUSED, decided_by=by, decided_at=now)
+        return await self._decide(refused, Delete((_TASKS, approval.id)))
 
     async def _decide(self, approval: Approval, *writes: Write) -> Approval:
         try:
@@ -316,8 +320,8 @@ def _check_decider(approval: Approval, identity: Identity) -> None:
         raise Forbidden("whoever asked for a task cannot decide about it", actor=identity.name)
     if approval.requested_by == ROUTER and identity.may("plan"):
         raise Forbidden(
-            "the router asked for this by itself, as for the task of a schedule: a key that may not plan "
-            "tasks decides, since any other may be the one that scheduled it",
+            "the router asked for this by itself, as a schedule makes it: a key that may not plan decides, "
+            "since any other may be the one that scheduled it",
             actor=identity.name,
         )
 
@@ -333,10 +337,9 @@ def _check_unanswered(approval: Approval, identity: Identity, now: float) -> Non
     """Raise `Conflict` unless an approved task has no answer, and this caller may send it again."""
     if approval.answered is not None or approval.decided_by != identity.name:
         raise Conflict("it is approved already")
-    if approval.running_until is not None and now < approval.running_until:
-        raise Conflict(
-            f"it is being sent; if nothing is known by {rfc3339(approval.running_until)}, try again"
-        )
+    until = approval.running_until
+    if until is not None and now < until:
+        raise Conflict(f"it is being sent; if nothing is known by {rfc3339(until)}, try again")
 
 
 def _check_digest(approval: Approval, digest: str | None, text: str | None = None) -> None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from router import __version__, commands, commands_infra
+from router import __version__, commands, commands_infra, commands_tasks
 from router.asking import FAILED, WRONG_USAGE, print_json, say
 from router.errors import AutopilotError, Invalid
 
@@ -83,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("task", metavar="TASK", help="a task such as generate_page, or a capability")
     plan.add_argument("--meta", default="{}", help="the task's details: a JSON object, or @FILE")
     plan.add_argument("--autopilot", help="send it to this one only")
-    plan.add_argument("--explain", action="store_true", help="show the decision, send nothing")
+    how = plan.add_mutually_exclusive_group()
+    how.add_argument("--explain", action="store_true", help="show the decision, send nothing")
+    how.add_argument("--async", dest="later", action="store_true", help="do not wait: it is done by and by")
+    plan.add_argument("--callback-url", metavar="URL", help="with --async: whom to tell of its end")
 
     add("catalogue", commands.catalogue, "List every task with who can do it now.")
     _add_infra(add)
@@ -96,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--data", type=Path, help="the folder of the store (default: $AUTOPILOT_DATA)")
     verify.add_argument("--json", action="store_true", help="print what was found as JSON")
 
+    _add_tasks(subparsers, add)
     _add_approvals(subparsers, add)
     _add_secrets(subparsers, add)
     return parser
@@ -112,6 +116,22 @@ def _add_infra(add: Callable[..., argparse.ArgumentParser]) -> None:
     ensure = add("ensure-infra", commands_infra.ensure, text)
     ensure.add_argument("--dry-run", action="store_true", help="print the plan, create nothing")
     add("heal", commands_infra.heal, "Run one self-heal pass now.")
+
+
+def _add_tasks(subparsers: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add what shows and changes asynchronous tasks."""
+    tasks = subparsers.add_parser(
+        "tasks", help="See, cancel and send again what `plan --async` submitted."
+    ).add_subparsers(required=True, metavar="ACTION")
+    listing = add("list", commands_tasks.listing, "List asynchronous tasks, newest first.", to=tasks)
+    listing.add_argument("--status", help="queued, running, completed, failed or cancelled")
+    listing.add_argument("--most", type=int, default=50, metavar="N", help="how many (default: 50)")
+    for name, command, text in (
+        ("show", commands_tasks.show, "Show one, with what it was answered."),
+        ("cancel", commands_tasks.cancel, "Cancel one that is not over."),
+        ("retry", commands_tasks.retry, "Send one again that has failed."),
+    ):
+        add(name, command, text, to=tasks).add_argument("id", metavar="ID")
 
 
 def _add_approvals(subparsers: Any, add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -70,10 +70,14 @@ def plan(parsed: argparse.Namespace) -> int:
     body: dict[str, Any] = {"capability" if "." in parsed.task else "task": parsed.task, "meta": meta}
     if parsed.autopilot:
         body["autopilot"] = parsed.autopilot
-    if parsed.explain:
-        body["mode"] = "explain"
+    if parsed.explain or parsed.later:
+        body["mode"] = "explain" if parsed.explain else "async"
+    if parsed.callback_url:
+        body["callback_url"] = parsed.callback_url
     with client_of(parsed) as client:
-        answer = ask(client, "POST", "/autopilot/plan", "capability", json=body)
+        answer = ask(client, "POST", "/autopilot/plan", "id" if parsed.later else "capability", json=body)
+    if parsed.later:
+        return _print_queued(parsed, answer)
     if parsed.json:
         print_json(answer)
     elif parsed.explain:
@@ -84,6 +88,13 @@ def plan(parsed: argparse.Namespace) -> int:
         print(f"{answer['id']} waits for approval until {answer['expires_at']}; nothing was sent")
         print(f"somebody else sends it: autopilot approvals approve {answer['id']}")
     return 0 if parsed.explain or answer.get("ok") else FAILED
+
+
+def _print_queued(parsed: argparse.Namespace, answer: Mapping[str, Any]) -> int:
+    if parsed.json:
+        return print_json(answer)
+    print(f"{answer['id']} is {answer['status']}: autopilot tasks show {answer['id']}")
+    return 0
 
 
 def _print_outcome(answer: Mapping[str, Any]) -> None:

@@ -39,13 +39,14 @@ FAIR_SECONDS = 1.0
 deadlines, and must not be able to close the way of others with them."""
 
 
-class Attempt(msgspec.Struct, frozen=True):
-    """One try. `status` is None when no answer came."""
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One try. `status` is None when no answer came, `retry_after` unless it asked to wait (seconds)."""
 
     autopilot: str
     status: int | None
     duration_ms: float
     error: str | None
+    retry_after: float | None = None
 
 
 class Outcome(msgspec.Struct):
@@ -266,7 +267,8 @@ class Delivery:
                 health.abandoned()
             trouble = trouble or f"answered {reply.status}" if reply else trouble
         duration = round((time.monotonic() - began) * 1000, 3)
-        errand.attempts.append(Attempt(candidate.name, reply.status if reply else None, duration, trouble))
+        status, later = (reply.status, reply.retry_after) if reply else (None, None)
+        errand.attempts.append(Attempt(candidate.name, status, duration, trouble, later))
         return reply, _may_repeat(reply, failure, keyed=errand.keyed)
 
     async def _audit(self, errand: Errand, status: int) -> None:

@@ -17,6 +17,7 @@ from infra.clock import Clock
 from infra.pool import Answer, AnswerTooLarge, Late, NotSent, Pool, Unanswered
 from infra.signing import sign
 from router import __version__
+from router.backoff import retry_after
 from router.errors import EndpointRefused
 from router.health import State
 from router.routes import Candidate
@@ -116,7 +117,7 @@ class Forward:
             raise AttemptFailed(str(error), safe=False) from None
         if 300 <= answer.status < 400:
             raise AttemptFailed("answered with a redirect, which is not followed", safe=False)
-        retry_after = _retry_after(answer.headers) if answer.status in _LATER else None
+        retry_after = _retry_after(answer.headers, self._clock()) if answer.status in _LATER else None
         return Reply(answer.status, _json_of(answer.body), retry_after)
 
     async def probe(self, candidate: Candidate, deadline: float) -> State:
@@ -236,11 +237,8 @@ def _json_of(body: bytes) -> bytes:
     return body
 
 
-def _retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
-    for name, value in headers:
-        if name == b"retry-after" and (text := value.strip()).isdigit() and len(text) < 10:
-            return float(text)
-    return None
+def _retry_after(headers: list[tuple[bytes, bytes]], now: float) -> float | None:
+    return next((retry_after(value, now) for name, value in headers if name == b"retry-after"), None)
 
 
 _WORDS = {

@@ -152,13 +152,15 @@ class Autopilot(msgspec.Struct, frozen=True):
 class PlanRequest(msgspec.Struct, frozen=True):
     """What a caller asks for. `meta` is the JSON text of an object, as it came.
 
-    `value` is that object decoded. `timeout_ms` bounds the whole call; None leaves it to the settings.
+    `value` is that object decoded. `timeout_ms` bounds the whole call, of an asynchronous task each attempt;
+    None leaves it to the settings. `callback_url` is told of an asynchronous task's end.
     """
 
     task: str | None
     capability: str | None
     meta: bytes
     value: dict[str, Any]
-    mode: Literal["sync", "explain"] = "sync"
+    mode: Literal["sync", "explain", "async"] = "sync"
     timeout_ms: int | None = None
     autopilot: str | None = None
+    callback_url: str | None = None

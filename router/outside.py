@@ -24,6 +24,8 @@ from infra.openai_model import OpenAiModel
 from infra.outbound import Guard, own_places
 from infra.pool import Pool
 from infra.provider import Provider
+from infra.queue import Queue
+from infra.queue.table import CLOCKS_APART, TableQueue
 from infra.redact import Redactor
 from infra.signing import SeenInTable, Verifier
 from infra.table import Table
@@ -39,6 +41,7 @@ class Outside:
     """What a process has to do with that is not the process itself."""
 
     table: Table
+    queue: Queue
     blobs: Blobs
     guard: Guard
     pool: Pool
@@ -72,6 +75,8 @@ def open_outside(settings: Settings, *, url: str) -> Outside:
     redactor = Redactor(settings.secrets())
     return Outside(
         table=table,
+        # One machine has one clock, and a file is used by the processes of one machine.
+        queue=TableQueue(table, time.time, "work", apart=CLOCKS_APART if settings.table else 0.0),
         blobs=blobs,
         guard=guard,
         pool=pool,

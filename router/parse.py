@@ -83,8 +83,9 @@ def parse_plan(value: object, meta: bytes) -> PlanRequest:
     if task is not None and capability is not None and task.strip():
         fields.wrong("capability", "give a task or a capability, not both")
     mode = fields.take("mode", "sync", one_of("sync", "explain", "async"))
-    if mode == "async" or fields.left.pop("callback_url", None) is not None:
-        fields.wrong("mode", "async, with or without a callback_url, is not offered by this version")
+    callback_url = fields.take("callback_url", None, or_null(_url))
+    if callback_url is not None and mode != "async":
+        fields.wrong("callback_url", "goes with the mode async")
     request = PlanRequest(
         task=task.strip() if task else None,
         capability=capability,
@@ -93,6 +94,7 @@ def parse_plan(value: object, meta: bytes) -> PlanRequest:
         mode=mode,
         timeout_ms=fields.whole("timeout_ms", None, 1, MAX_TIMEOUT_MS, null=True),
         autopilot=fields.take("autopilot", None, or_null(passes(is_name, "must be an autopilot's name"))),
+        callback_url=callback_url,
     )
     fields.close()
     if fields.problems:
@@ -101,10 +103,14 @@ def parse_plan(value: object, meta: bytes) -> PlanRequest:
 
 
 def _endpoint(value: object) -> str | None:
+    if isinstance(value, str) and value.startswith(("local:", "lambda:")):
+        return None if _NAMED_ENDPOINT.fullmatch(value) else "must be local:NAME or lambda:FUNCTION"
+    return _url(value)
+
+
+def _url(value: object) -> str | None:
     if not isinstance(value, str):
         return "must be text"
-    if value.startswith(("local:", "lambda:")):
-        return None if _NAMED_ENDPOINT.fullmatch(value) else "must be local:NAME or lambda:FUNCTION"
     try:
         parse_url(value)
     except EndpointRefused as error:

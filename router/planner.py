@@ -27,11 +27,14 @@ from router.errors import (
 from router.family import Families, waits
 from router.forward import MAX_HOPS, Forward, Message
 from router.health import HealthBook
+from router.keys import Identity
 from router.model import PlanRequest
 from router.readiness import Readiness
 from router.registry import Record, Registry
 from router.routes import Candidate, Routes
 from router.trace import Trace
+
+_SCHEDULING = "task.schedule"
 
 
 class Caller(NamedTuple):
@@ -47,6 +50,20 @@ class Caller(NamedTuple):
     """Who asks, as keys and the audit name them."""
     approved: str = ""
     """The capability for which somebody else approved this very task, empty while nobody did."""
+
+
+def authority(identity: Identity) -> Callable[[str], bool]:
+    """Return which capabilities a caller may send tasks of.
+
+    A scheduled task is sent later in the router's own name, so scheduling takes the right to send any.
+    """
+    if "admin" in identity.scopes:
+        return _anything
+    return lambda capability: identity.may_plan("*" if capability == _SCHEDULING else capability)
+
+
+def _anything(_: str) -> bool:
+    return True
 
 
 class Planner:

@@ -32,6 +32,8 @@ PROBE_SECONDS = 10.0
 HURRY_SECONDS = 1.0
 SCHEDULE_SECONDS = 1.0
 SCHEDULE_LOOPS = 3
+WORK_SECONDS = 1.0
+"""How soon the worker is started again, should it ever end by itself."""
 STOP_SECONDS = 3
 
 
@@ -139,6 +141,7 @@ def _loops(system: System) -> list[Coroutine[Any, Any, None]]:
         _every(PROBE_SECONDS, "probes", system.prober.round),
         # A pass waits for the tasks it fires; while one does, the others see to what falls due meanwhile.
         *(_every(SCHEDULE_SECONDS, "schedules", system.fire_schedules) for _ in range(SCHEDULE_LOOPS)),
+        _every(WORK_SECONDS, "work on what was queued", system.deferred.worker.run),
         _heal(system),
     ]
 

@@ -69,13 +69,14 @@ class Settings:
     smtp_url: Secret = field(default_factory=lambda: Secret(""))
     mail_from: str = "autopilot@localhost"
     webhook_secrets: tuple[Secret, ...] = ()
+    callback_secrets: tuple[Secret, ...] = ()
     heal_max_creations: int = 20
     recreate_vanished: bool = False
 
     def secrets(self) -> list[str]:
         """Return every secret there is, for what has to keep them out of its output."""
         values = [getattr(self, name) for name in self.__slots__]
-        values += self.webhook_secrets
+        values += [*self.webhook_secrets, *self.callback_secrets]
         found = [value.reveal() for value in values if isinstance(value, Secret) and value]
         return [*found, *_passwords(self.smtp_url.reveal())]
 
@@ -127,7 +128,8 @@ def read(environment: Mapping[str, str], *, host: str = "127.0.0.1") -> Settings
         stripe_base_url=given.text("STRIPE_API_BASE"),
         smtp_url=given.secret("AUTOPILOT_SMTP_URL"),
         mail_from=given.text("AUTOPILOT_MAIL_FROM") or "autopilot@localhost",
-        webhook_secrets=_webhook_secrets(given),
+        webhook_secrets=given.signing_secrets("AUTOPILOT_WEBHOOK_SECRET"),
+        callback_secrets=given.signing_secrets("AUTOPILOT_CALLBACK_SECRET"),
         heal_max_creations=given.number("AUTOPILOT_HEAL_MAX_CREATIONS", 20, least=0, most=1000),
         recreate_vanished=given.truth("AUTOPILOT_RECREATE_VANISHED"),
     )
@@ -170,15 +172,13 @@ class _Given:
             self.wrong(name, "must be yes or no")
         return text == "yes"
 
-
-def _webhook_secrets(given: _Given) -> tuple[Secret, ...]:
-    secrets = given.text("AUTOPILOT_WEBHOOK_SECRET").split()
-    if not all(is_secret(one) for one in secrets):
-        given.wrong(
-            "AUTOPILOT_WEBHOOK_SECRET",
-            "must be secrets with blanks between them, each whsec_ and 24 to 64 bytes in base64",
-        )
-    return tuple(Secret(one) for one in secrets)
+    def signing_secrets(self, name: str) -> tuple[Secret, ...]:
+        """Return secrets of Standard Webhooks: more than one while one is replaced by another."""
+        secrets = self.text(name).split()
+        if not all(is_secret(one) for one in secrets):
+            told = "must be secrets with blanks between them, each whsec_ and 24 to 64 bytes in base64"
+            self.wrong(name, told)
+        return tuple(Secret(one) for one in secrets)
 
 
 def _auth(given: _Given, host: str) -> Literal["local", "required"]:

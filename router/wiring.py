@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from infra.clock import new_id
 from infra.ensure import Ensurer
 from infra.plan import Allowance
 from infra.signing import new_secret
+from infra.transport import carry
 from router import admin
 from router.api.approvals import ApprovalsApi
 from router.api.audit import AuditApi
@@ -34,10 +36,13 @@ from router.api.openapi import OpenApi
 from router.api.plan import PlanApi
 from router.api.registry import RegistryApi
 from router.api.status import StatusApi
+from router.api.tasks import TasksApi
 from router.app import App, build_app
 from router.approvals import ROUTER, Approvals, parse_patterns
 from router.audit import Audit
 from router.auth import Gate
+from router.callbacks import SECONDS as CALL_SECONDS
+from router.callbacks import Callbacks
 from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.delivery import Delivery
@@ -56,12 +61,17 @@ from router.model import PlanRequest, is_capability
 from router.outside import Outside, audit_key, limiter_of, open_outside, verifier_of
 from router.planner import Caller, Planner
 from router.probe import Prober
+from router.progress import Progress
 from router.readiness import Readiness
 from router.registry import RECORDS as REGISTRATIONS
 from router.registry import Registry
 from router.routes import Routes
 from router.settings import Settings
+from router.taskrows import CALL, TURN, TaskRows
+from router.tasks import Tasks
 from router.trace import Trace
+from router.turns import Turns
+from router.worker import Handler, Worker
 
 BUILT_IN = (ai_employee.pilot, ai_stylist.pilot, page_deployer.pilot, payout_batch.pilot)
 """The autopilots that ship with the router, each at `local:NAME` in its process."""
@@ -98,12 +108,23 @@ class Inside:
 
 
 @dataclass(frozen=True)
+class Deferred:
+    """What is done after the answer: asynchronous tasks, and the calls that tell of their ends."""
+
+    rows: TaskRows
+    tasks: Tasks
+    callbacks: Callbacks
+    worker: Worker
+
+
+@dataclass(frozen=True)
 class System:
     """A process put together: the app, and what its loops call."""
 
     app: App
     outside: Outside
     inside: Inside
+    deferred: Deferred
     prober: Prober
     healer: Healer
     employee: EmployeeParts
@@ -133,7 +154,8 @@ def build(settings: Settings, *, url: str, streams: bool = True) -> System:
     inside.local.update(_apps(parts, employee))
     prober = Prober(inside.registry, inside.routes, inside.forward, inside.health)
     healer = Healer(inside.registry, inside.ensurer, outside.table, clock=time.time, new_id=new_id)
-    endpoints = _endpoints(outside, inside, prober, healer, streams=streams)
+    deferred = _deferred(settings, outside, inside)
+    endpoints = _endpoints(outside, inside, deferred, prober, healer, streams=streams)
     endpoints += OpenApi(endpoints, local=settings.auth == "local").endpoints()
     border = Border(
         Gate(settings.auth, settings.api_key.reveal(), inside.keys),
@@ -144,7 +166,7 @@ def build(settings: Settings, *, url: str, streams: bool = True) -> System:
     )
     signed = webhooks(employee, verifier_of(settings, outside.table))
     app = build_app(endpoints, border, [*pages(parts), *returns(), *signed, *admin.routes()])
-    return System(app, outside, inside, prober, healer, employee)
+    return System(app, outside, inside, deferred, prober, healer, employee)
 
 
 def _inside(settings: Settings, outside: Outside, patterns: tuple[str, ...]) -> Inside:
@@ -211,16 +233,55 @@ def _inside(settings: Settings, outside: Outside, patterns: tuple[str, ...]) -> 
     )
 
 
+def _deferred(settings: Settings, outside: Outside, inside: Inside) -> Deferred:
+    rows = TaskRows(outside.table, outside.queue, time.time)
+    progress = Progress(rows, inside.events, time.time)
+    tasks = Tasks(
+        outside.table,
+        rows,
+        progress,
+        inside.planner,
+        inside.approvals,
+        redactor=outside.redactor,
+        clock=time.time,
+        new_id=new_id,
+    )
+    turns = Turns(rows, progress, inside.planner, inside.approvals, clock=time.time, dice=random.random)
+    callbacks = Callbacks(
+        rows,
+        progress,
+        partial(carry, outside.pool, "POST", seconds=CALL_SECONDS),
+        outside.guard.addresses,
+        tasks.shown,
+        secrets=[secret.reveal() for secret in settings.callback_secrets],
+        clock=time.time,
+        dice=random.random,
+    )
+    handlers: dict[str, Handler] = {TURN: turns, CALL: callbacks}
+    worker = Worker(outside.queue, handlers, clock=time.time, dice=random.random)
+    return Deferred(rows, tasks, callbacks, worker)
+
+
 def _endpoints(
-    outside: Outside, inside: Inside, prober: Prober, healer: Healer, *, streams: bool
+    outside: Outside, inside: Inside, deferred: Deferred, prober: Prober, healer: Healer, *, streams: bool
 ) -> list[Endpoint]:
     """Return every endpoint but the description of all of them."""
     once = Once(Idempotency(outside.table, time.time), outside.redactor)
     registry = RegistryApi(
         inside.registry, inside.catalogue, inside.health, prober, outside.guard, inside.local, once
     )
+    plan = PlanApi(
+        inside.planner,
+        inside.catalogue,
+        inside.routes,
+        inside.chooser,
+        once,
+        deferred.tasks,
+        deferred.callbacks,
+    )
     return [
-        *PlanApi(inside.planner, inside.catalogue, inside.routes, inside.chooser, once).endpoints(),
+        *plan.endpoints(),
+        *TasksApi(deferred.tasks, deferred.rows).endpoints(),
         *registry.endpoints(),
         *InfraApi(healer, outside.provider, time.time, once, outside.redactor).endpoints(),
         *ApprovalsApi(inside.approvals, inside.planner, outside.redactor).endpoints(),

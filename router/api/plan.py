@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,16 +10,19 @@ from infra.body import parse
 from router.api.http import Call, Endpoint, Reply, encode, json
 from router.api.once import Once
 from router.auth import Scope
+from router.callbacks import Callbacks
 from router.catalogue import Catalogue
 from router.choice import Chooser
 from router.errors import ApprovalRequired
 from router.keys import Identity
 from router.model import PlanRequest
 from router.parse import parse_plan
-from router.planner import Caller, Planner
+from router.planner import Caller, Planner, authority
 from router.routes import Routes
+from router.tasks import Tasks
 
-_SCHEDULING = "task.schedule"
+_SUBMISSION = 10.0
+"""Seconds that taking an asynchronous task takes at most."""
 
 
 class _MetaText(msgspec.Struct):
@@ -34,9 +36,18 @@ class PlanApi:
     """`/autopilot/plan` and `/autopilot/catalogue`."""
 
     def __init__(
-        self, planner: Planner, catalogue: Catalogue, routes: Routes, chooser: Chooser, once: Once
+        self,
+        planner: Planner,
+        catalogue: Catalogue,
+        routes: Routes,
+        chooser: Chooser,
+        once: Once,
+        tasks: Tasks,
+        callbacks: Callbacks,
     ) -> None:
         self._planner = planner
+        self._tasks = tasks
+        self._callbacks = callbacks
         self._once = once
         self._catalogue = catalogue
         self._routes = routes
@@ -55,17 +66,28 @@ class PlanApi:
         request = _request(body)
         identity = call.identity
         caller = Caller(
-            call.trace, call.idempotency_key(), call.hops(), _allowed(identity), name=identity.name
+            call.trace, call.idempotency_key(), call.hops(), authority(identity), name=identity.name
         )
         if request.mode == "explain":
             return json(await self._planner.explain(request, caller))
 
-        if not caller.key:
+        if not caller.key and request.mode == "sync":
             return await self._plan(request, caller)
-        seconds = self._planner.seconds(request)
-        return await self._once.answer(
-            call, "plan", parse(body), seconds=seconds, work=lambda: self._plan(request, caller)
-        )
+
+        async def work() -> Reply:
+            if request.mode == "async":
+                return await self._submit(request, caller, identity)
+            return await self._plan(request, caller)
+
+        seconds = _SUBMISSION if request.mode == "async" else self._planner.seconds(request)
+        return await self._once.answer(call, "plan", parse(body), seconds=seconds, work=work)
+
+    async def _submit(self, request: PlanRequest, caller: Caller, identity: Identity) -> Reply:
+        if request.callback_url is not None:
+            await self._callbacks.check(request.callback_url)
+        task = await self._tasks.submit(request, caller, identity)
+        where = f"/autopilot/tasks/{task.id}".encode()
+        return json({"id": task.id, "status": task.state.value}, 202, ((b"location", where),))
 
     async def _plan(self, request: PlanRequest, caller: Caller) -> Reply:
         try:
@@ -91,20 +113,6 @@ def _accepted(approval: dict[str, Any], caller: Caller) -> Reply:
     hint = f"POST {path}/approve, with a key of the scope operate that is not yours, sends the task"
     document = {**approval, "hint": hint, "trace_id": caller.trace.id}
     return json(document, 202, ((b"location", path.encode()),))
-
-
-def _allowed(identity: Identity) -> Callable[[str], bool]:
-    """Return what a caller may send.
-
-    A scheduled task is sent later in the router's own name, so scheduling takes the right to send any.
-    """
-    if "admin" in identity.scopes:
-        return _anything
-    return lambda capability: identity.may_plan("*" if capability == _SCHEDULING else capability)
-
-
-def _anything(_: str) -> bool:
-    return True
 
 
 def _request(body: bytes) -> PlanRequest:

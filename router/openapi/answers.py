@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 from infra.plan import Action
 from infra.provider import KINDS, Permission
 from router.health import State
-from router.openapi import approvals
+from router.openapi import approvals, tasks
 from router.openapi.grammar import TIME, Json, closed, listed, ref
 from router.openapi.requests import REGISTRATION
 
@@ -74,7 +74,9 @@ _PLANNED: Json = {
             "status": {"type": ["integer", "null"], "description": "Null when no answer came."},
             "duration_ms": _MILLISECONDS,
             "error": {"type": ["string", "null"]},
+            "retry_after": {"type": "number", "minimum": 0, "description": "Seconds it asked to wait."},
         },
+        "retry_after",
         description="One try.",
     ),
     "Outcome": closed(
@@ -282,6 +284,7 @@ _KEYS: Json = {
 SCHEMAS: Json = {
     **_PLANNED,
     **approvals.SCHEMAS,
+    **tasks.SCHEMAS,
     **_REGISTERED,
     **_PROVIDED,
     **_KEYS,

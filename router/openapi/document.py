@@ -10,7 +10,8 @@ from infra.body import MAX_BODY, MAX_DEPTH, MAX_DIGITS, MAX_NODES, MAX_STRING
 from router import __version__
 from router.openapi import answers, problems, requests
 from router.openapi.grammar import NAMES, Json, ref
-from router.openapi.operations import OPERATIONS, WITH_KEY, Operation
+from router.openapi.operation import WITH_KEY, Operation
+from router.openapi.operations import OPERATIONS
 
 _BEARER = {
     "type": "http",

@@ -88,22 +88,23 @@ NAMES: Json = {
             "leads to an address that is not public unless the installation allows it; `http:` only there."
         ),
         "anyOf": [
-            {
-                "description": "A URL; names in other scripts in their ASCII form.",
-                "type": "string",
-                "format": "uri",
-                "maxLength": MAX_URL,
-                "pattern": (
-                    rf"^https?://(?:{_LABEL_ANY_CASE}(?:\.{_LABEL_ANY_CASE})*\.?|\[[0-9A-Fa-f:.]+\])"
-                    r"(?::[0-9]{1,5})?(?:/[!-\"$->@-\[\]-~]*)?(?:\?[!-\"$-\[\]-~]*)?$"
-                ),
-            },
+            ref("WebUrl"),
             {
                 "description": "`local:NAME` in the router's own process, or `lambda:FUNCTION` on AWS.",
                 "type": "string",
                 "pattern": whole(_NAMED_ENDPOINT),
             },
         ],
+    },
+    "WebUrl": {
+        "description": "A URL; names in other scripts in their ASCII form.",
+        "type": "string",
+        "format": "uri",
+        "maxLength": MAX_URL,
+        "pattern": (
+            rf"^https?://(?:{_LABEL_ANY_CASE}(?:\.{_LABEL_ANY_CASE})*\.?|\[[0-9A-Fa-f:.]+\])"
+            r"(?::[0-9]{1,5})?(?:/[!-\"$->@-\[\]-~]*)?(?:\?[!-\"$-\[\]-~]*)?$"
+        ),
     },
     "Scope": {
         "description": "What a key allows; `plan:` takes a capability, all under some words, or all.",

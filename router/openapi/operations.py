@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from router.approvals import APPROVAL_ID
 from router.audit import RECORD_ID
@@ -12,38 +11,9 @@ from router.headers import IDEMPOTENCY_KEY, REVISION
 from router.openapi.answers import STATES
 from router.openapi.approvals import STATES as APPROVAL_STATES
 from router.openapi.grammar import Json, ref, whole
-
-
-@dataclass(frozen=True)
-class Operation:
-    """What an endpoint takes and answers.
-
-    `answers` holds component schemas by status, an empty name for no body; `codes` are those of its
-    problems, beside those of every operation that needs a key. `headers` and `links` are by status.
-    """
-
-    id: str
-    tag: str
-    answers: Mapping[int, str]
-    codes: tuple[str, ...] = ()
-    body: str = ""
-    """The component schema of the body, empty for none."""
-    body_required: bool = True
-    parameters: tuple[Json, ...] = ()
-    headers: Mapping[int, Json] = field(default_factory=dict)
-    links: Mapping[int, Json] = field(default_factory=dict)
-    description: str = ""
-    streams: bool = False
-    """Whether a success may also be sent as server-sent events."""
-    passed_on: str = ""
-    """The component schema of a 4xx that somebody else answered, empty where there is none."""
-
-
-STORE = "store_unavailable"
-PARAMETERS = ("invalid_body",)
-BODY = ("invalid_body", "malformed", "media_type", "too_large")
-ONCE = ("conflict",)  # while the first call with an idempotency key is running
-WITH_KEY = ("unauthenticated", "forbidden", "rate_limited", "overloaded")
+from router.openapi.operation import BODY, LIMIT, ONCE, PARAMETERS, STORE, Operation, query
+from router.openapi.task_operations import LINKS as TASK_LINKS
+from router.openapi.task_operations import OPERATIONS as TASK_OPERATIONS
 
 _NAME: Json = {
     "name": "name",
@@ -119,24 +89,21 @@ _APPROVAL_LINKS: Json = {
 _LOCATION: Json = {
     "Location": {
         "required": True,
-        "description": "Where the approval is.",
-        "schema": {"type": "string", "pattern": "^/autopilot/approvals/"},
+        "description": "Where the task, or the approval, is.",
+        "schema": {"type": "string", "pattern": "^/autopilot/(?:tasks|approvals)/"},
     }
 }
-
-
-def _query(name: str, schema: Json, description: str) -> Json:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/autopilot/plan"): Operation(
         "plan",
         "tasks",
-        {200: "Planned", 202: "Awaiting"},
+        {200: "Planned", 202: "Accepted"},
         (
             *BODY,
             *ONCE,
+            "endpoint_refused",
             "task_required",
             "unknown_task",
             "no_autopilot",
@@ -150,13 +117,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         passed_on="Outcome",
         parameters=(_IDEMPOTENCY_KEY,),
         headers={200: _REPLAYED, 202: {**_LOCATION, **_REPLAYED}},
-        links={202: _APPROVAL_LINKS},
+        links={202: {**_APPROVAL_LINKS, **TASK_LINKS}},
         description=(
             "An autopilot's own 4xx comes back in the envelope of a 200, with `ok` false. Refused are tasks "
             "nobody knows, capabilities nobody offers, and a `meta` that breaks the capability's schema. "
-            "With 202 nothing was sent: somebody else has to approve the task."
+            "With 202 nothing was sent yet: the task is asynchronous, or somebody else has to approve it."
         ),
     ),
+    **TASK_OPERATIONS,
     ("GET", "/autopilot/catalogue"): Operation(
         "listTasks", "tasks", {200: "Catalogue"}, (*PARAMETERS, STORE)
     ),
@@ -177,12 +145,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "Page"},
         (*PARAMETERS, STORE),
         parameters=(
-            _query("capability", ref("CapabilityName"), "Only those that offer it."),
-            _query("health", {"enum": STATES}, "Only those whose health is this."),
-            _query(
-                "limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "At most so many."
-            ),
-            _query("cursor", ref("Cursor"), "The `next` of an earlier page; empty for the first one."),
+            query("capability", ref("CapabilityName"), "Only those that offer it."),
+            query("health", {"enum": STATES}, "Only those whose health is this."),
+            LIMIT,
+            query("cursor", ref("Cursor"), "The `next` of an earlier page; empty for the first one."),
         ),
     ),
     ("GET", "/autopilot/registry/{name}"): Operation(
@@ -220,9 +186,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "Events"},
         (*PARAMETERS, STORE),
         parameters=(
-            _query("after", {"type": "string", "pattern": whole(EVENT_ID.pattern)}, "Events after this id."),
-            _query("type", {"type": "string"}, "Only those of a type, such as `infra.heal`."),
-            _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many."),
+            query("after", {"type": "string", "pattern": whole(EVENT_ID.pattern)}, "Events after this id."),
+            query("type", {"type": "string"}, "Only those of a type, such as `infra.heal`."),
+            LIMIT,
             {
                 "name": "Last-Event-ID",
                 "in": "header",
@@ -242,8 +208,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "Audit"},
         (*PARAMETERS, STORE),
         parameters=(
-            _query("after", {"type": "string", "pattern": whole(RECORD_ID.pattern)}, "Those after this."),
-            _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many."),
+            query("after", {"type": "string", "pattern": whole(RECORD_ID.pattern)}, "Those after this."),
+            LIMIT,
         ),
         description=(
             "What was changed, every forward of a capability of high risk, and every call that a key was not "
@@ -270,11 +236,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "Approvals"},
         (*PARAMETERS, STORE),
         parameters=(
-            _query("status", {"enum": APPROVAL_STATES}, "Only those in this state."),
-            _query(
-                "limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "At most so many."
-            ),
-            _query(
+            query("status", {"enum": APPROVAL_STATES}, "Only those in this state."),
+            LIMIT,
+            query(
                 "cursor",
                 {"type": "string", "pattern": whole(f"(?:{APPROVAL_ID.pattern})?")},
                 "The `next` of an earlier page; empty for the first one.",
@@ -342,7 +306,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: "Diagnosis", 207: "Diagnosis", 502: "Diagnosis"},
         PARAMETERS,
         parameters=(
-            _query(
+            query(
                 "probe_writes",
                 {"enum": ["true", "false"], "default": "false"},
                 "Also find out what may be written, by creations that cannot succeed.",

@@ -50,17 +50,33 @@ def _asked(named: Json, *unsaid: str, **more: str) -> Json:
             "mode": {
                 "enum": MODES,
                 "default": MODES[0],
-                "description": "`explain` sends nothing and tells the decision.",
+                "description": "`explain` sends nothing and tells the decision; `async` answers at once.",
             },
-            "timeout_ms": _number(1, MAX_TIMEOUT_MS, None, "Bounds the whole call.", null=True),
+            "timeout_ms": _number(
+                1,
+                MAX_TIMEOUT_MS,
+                None,
+                "Bounds the whole call; of an asynchronous task, each attempt.",
+                null=True,
+            ),
             "autopilot": {
                 "anyOf": [ref("Name"), {"type": "null"}],
                 "default": None,
                 "description": "Only this one may get the task.",
             },
-            "callback_url": {"type": "null", "description": "Not offered by this version."},
+            "callback_url": {
+                "anyOf": [ref("WebUrl"), {"type": "null"}],
+                "default": None,
+                "description": (
+                    "Told of an asynchronous task's end by a POST of the task, signed by Standard Webhooks."
+                ),
+            },
         },
         *("meta", "mode", "timeout_ms", "autopilot", "callback_url", *unsaid),
+        **{
+            "if": {"properties": {"callback_url": {"type": "string"}}, "required": ["callback_url"]},
+            "then": {"properties": {"mode": {"const": "async"}}, "required": ["mode"]},
+        },
         **more,
     )
 

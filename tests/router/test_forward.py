@@ -276,18 +276,21 @@ def test_a_result_is_always_json(body: bytes) -> None:
         (b"Retry-After: 0", 0.0),
         (b"retry-after: 120 ", 120.0),
         (b"retry-after: 999999999", 999999999.0),
-        (b"retry-after: 1000000000", None),
+        (b"retry-after: 1000000000", 1e9),
+        (b"retry-after: " + b"9" * 19, None),
         (b"retry-after: -1", None),
         (b"retry-after: 1.5", None),
-        (b"retry-after: Wed, 21 Oct 2026 07:28:00 GMT", None),
+        (b"retry-after: Thu, 01 Jan 2026 00:02:00 GMT", 120.0),
+        (b"retry-after: Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        (b"retry-after: Wed, 99 Oct 2026 07:28:00 GMT", None),
         (b"retry-after: \xb2", None),
         (b"retry-after:", None),
     ],
 )
-async def test_retry_after_is_read_where_it_is_seconds(
+async def test_retry_after_is_read_where_it_is_seconds_or_a_date(
     forward: Forward, line: bytes, seconds: float | None
 ) -> None:
-    """Whole seconds are understood, anything else is as if it were absent."""
+    """Whole seconds and dates are understood, anything else is as if it were absent."""
     async with scripted(says(ok(b"{}", line, status=b"429 X"))) as server:
         assert (await post(forward, server)).retry_after == seconds
 

@@ -487,6 +487,10 @@ def test_a_plan_takes_a_task_or_a_capability() -> None:
     assert parse_plan(full, b'{"a": 1}') == PlanRequest(
         "", "web.pages.generate", b'{"a": 1}', {"a": 1}, "explain", MAX_TIMEOUT_MS, "stylist"
     )
+    later = {"task": "x", "mode": "async", "callback_url": "https://a.example/hook?x=1"}
+    assert parse_plan(later, b"{}") == PlanRequest(
+        "x", None, b"{}", {}, "async", callback_url="https://a.example/hook?x=1"
+    )
     nulls = {"task": "x", "timeout_ms": None, "autopilot": None, "callback_url": None}
     assert parse_plan(nulls, b"{}") == PlanRequest("x", None, b"{}", {})
 
@@ -515,8 +519,13 @@ def test_every_problem_of_a_plan_is_reported() -> None:
         ({"task": "x" * 201}, "task"),
         ({"task": "a\x00b"}, "task"),
         ({"task": "x", "mode": None}, "mode"),
-        ({"task": "x", "mode": "async"}, "mode"),
-        ({"task": "x", "callback_url": "https://a.example"}, "mode"),
+        ({"task": "x", "mode": "Async"}, "mode"),
+        ({"task": "x", "callback_url": "https://a.example"}, "callback_url"),
+        ({"task": "x", "mode": "explain", "callback_url": "https://a.example"}, "callback_url"),
+        ({"task": "x", "mode": "async", "callback_url": "a.example"}, "callback_url"),
+        ({"task": "x", "mode": "async", "callback_url": "local:stylist"}, "callback_url"),
+        ({"task": "x", "mode": "async", "callback_url": "https://ann:pw@a.example"}, "callback_url"),
+        ({"task": "x", "mode": "async", "callback_url": ["https://a.example"]}, "callback_url"),
         ({"task": "x", "timeout_ms": MAX_TIMEOUT_MS + 1}, "timeout_ms"),
         ({"task": "x", "timeout_ms": True}, "timeout_ms"),
         ({"task": "x", "meta": None}, "meta"),

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from msgspec.structs import replace
 
 from infra.signing import sign
 from router.api.http import Resource
+from router.task import State
 from router.wiring import System, manifests
 from tests.router.api.conftest import client_of
 from tests.router.api.hostile import (
@@ -59,6 +61,8 @@ GOOD: dict[tuple[str, str], Any] = {
     ("POST", "/webhooks/form"): {"email": "ada@example.com", "message": "Hello"},
     ("POST", "/autopilot/approvals/{id}/approve"): {},
     ("POST", "/autopilot/approvals/{id}/refuse"): {},
+    ("POST", "/autopilot/tasks/{id}/cancel"): None,
+    ("POST", "/autopilot/tasks/{id}/retry"): None,
     ("DELETE", "/autopilot/registry/{name}"): None,
     ("DELETE", "/autopilot/keys/{id}"): None,
     ("GET", "/autopilot/catalogue"): None,
@@ -69,6 +73,8 @@ GOOD: dict[tuple[str, str], Any] = {
     ("GET", "/autopilot/keys"): None,
     ("GET", "/autopilot/approvals"): None,
     ("GET", "/autopilot/approvals/{id}"): None,
+    ("GET", "/autopilot/tasks"): None,
+    ("GET", "/autopilot/tasks/{id}"): None,
     ("GET", "/autopilot/audit"): None,
     ("GET", "/autopilot/events"): None,
     ("GET", "/health"): None,
@@ -192,7 +198,9 @@ async def walk(folder: Path) -> Left:
             if method == "DELETE" and not walker.failed:
                 await _failures(walker, system)
             if "{id}" in template:
-                walker.places["id"] = await _thing(client, admin, template, len(left.walked | left.unknown))
+                walker.places["id"] = await _thing(
+                    client, system, admin, template, len(left.walked | left.unknown)
+                )
             if (method, template) in GOOD:
                 await walker.endpoint(method, template)
             elif method == "GET" and template.startswith(PAGES):
@@ -201,6 +209,11 @@ async def walk(folder: Path) -> Left:
                 left.unknown.add((method, template))
                 continue
             left.walked.add((method, template))
+        later = {"task": "echo", "meta": {"word": META}, "mode": "async", "callback_url": autopilot.url}
+        for word in (META, "answer:500", "answer:redirect"):
+            await walker.json("POST", "/autopilot/plan", {**later, "meta": {"word": word}})
+        while await system.deferred.worker.work_once():
+            pass
         await system.healer.heal()
         await system.fire_schedules()
         await system.prober.round()
@@ -216,12 +229,19 @@ def _read(folder: Path, left: Left) -> None:
     }
 
 
-async def _thing(client: httpx.AsyncClient, admin: Mapping[str, str], template: str, number: int) -> str:
+async def _thing(
+    client: httpx.AsyncClient, system: System, admin: Mapping[str, str], template: str, number: int
+) -> str:
     """Return the id of a new thing of the kind that a path is about."""
-    if template.startswith("/autopilot/approvals"):
-        task = {"capability": "text.guarded", "meta": {"number": number}}
+    if template.startswith(("/autopilot/approvals", "/autopilot/tasks")):
+        mode = "async" if template.startswith("/autopilot/tasks") else "sync"
+        task = {"capability": "text.guarded", "meta": {"number": number}, "mode": mode}
         asked = await client.post("/autopilot/plan", json=task, headers=admin)
-        return str(asked.json()["id"])
+        name = str(asked.json()["id"])
+        if template.endswith("/retry"):
+            rows = system.deferred.rows
+            await rows.write(replace(await rows.get(name), state=State.FAILED))
+        return name
     key = {"name": f"key {number}", "scopes": ["read"]}
     made = await client.post("/autopilot/keys", json=key, headers=admin)
     return str(made.json()["record"]["id"])

@@ -26,6 +26,7 @@ from tests.upstream import Received, Told, Upstream, upstream
 RUN = "q7Wm2Zx9Lk4Vb8Nc1Rt6Yp3H"
 MAIL_PASSWORD = f"mail-word-{RUN}"
 WEBHOOK = "whsec_" + base64.b64encode(f"webhook-{RUN}".encode()).decode()
+CALLBACK = "whsec_" + base64.b64encode(f"callback-{RUN}".encode()).decode()
 SETTINGS = {
     "AUTOPILOT_API_KEY": f"admin-word-{RUN}",
     "AUTOPILOT_AUDIT_KEY": f"audit-word-{RUN}",
@@ -33,6 +34,7 @@ SETTINGS = {
     "OPENAI_API_KEY": f"model-word-{RUN}",
     "STRIPE_API_KEY": f"money-word-{RUN}",
     "AUTOPILOT_WEBHOOK_SECRET": WEBHOOK,
+    "AUTOPILOT_CALLBACK_SECRET": CALLBACK,
 }
 OURS = [*SETTINGS.values(), MAIL_PASSWORD]
 """The secrets of this installation."""
