@@ -79,7 +79,8 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Without an action it is what a person does, told by `approval`, or only a verification. With both, the
     action waits for the approval. A step that failed is tried `attempts` times in all, `cool_down_seconds`
-    apart. `undo` is what a rollback does. An `optional` step may fail, and what needs it goes on.
+    apart. `undo` is what a rollback does. An `optional` step may fail, and what needs it goes on. An approval
+    may ask for the variables that a step `requires_env`: they are looked for after it.
     """
 
     id: str
@@ -137,11 +138,13 @@ class Graph(msgspec.Struct, frozen=True, omit_defaults=True):
         return found
 
 
-def check(graph: Graph, params: Collection[str] = ()) -> list[Problem]:
+def check(graph: Graph, params: Collection[str] = (), results: Collection[str] = ()) -> list[Problem]:
     """Return what is wrong with a graph, at most `MAX_PROBLEMS` of it. `params` are the parameters it has.
 
     Wrong are: no steps, ids that are none, given twice or unknown, cycles, steps with nothing to do, and
-    references to what is not there, or not there yet. The field of a problem is its path in the document.
+    references to what is not there, or not there yet. `results` are the ids of steps that have theirs
+    already, such as those that a part of a graph leaves out because an earlier run did them. The field of a
+    problem is its path in the document.
     """
     if not graph.steps:
         return [Problem("steps", "must have at least one")]
@@ -159,7 +162,7 @@ def check(graph: Graph, params: Collection[str] = ()) -> list[Problem]:
     if not cyclic and _asks_for_results(graph):
         before = _ancestors(needs, [one[0] for one in components])
     for number, step in enumerate(graph.steps):
-        for found in _wrong_references(step, number, index, before, params):
+        for found in _wrong_references(step, number, index, before, params, results):
             problems.append(found)
             if len(problems) >= MAX_PROBLEMS:
                 return problems[:MAX_PROBLEMS]
@@ -287,6 +290,7 @@ def _wrong_references(
     index: Mapping[str, int],
     before: Sequence[int] | None,
     params: Collection[str],
+    results: Collection[str],
 ) -> Iterator[Problem]:
     for path, value, action in step.texts():
         own = path.startswith(("verify", "undo"))
@@ -297,7 +301,7 @@ def _wrong_references(
                 yield Problem(at, f"{reference}: there is no parameter {reference.name}")
             elif reference.kind == "env" and reference.name not in (action.secrets if action else ()):
                 yield Problem(at, f"{reference} is not among the secrets of this task")
-            elif reference.kind == "steps":
+            elif reference.kind == "steps" and reference.name not in results:
                 seen = before[number] if before else None
                 yield from _wrong_step(reference, at, step, own=own, index=index, before=seen)
 

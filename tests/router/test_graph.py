@@ -281,6 +281,13 @@ def test_a_step_knows_its_own_result_when_it_is_verified_or_undone() -> None:
     }
 
 
+def test_results_that_are_there_already_may_be_named() -> None:
+    """A part of a graph may use what an earlier run has done of the rest."""
+    one = graph(step("b", action=meta("${steps.a.result.id}")))
+    assert list(complaints(one)) == ["steps[0].action.meta.deep[0].text"]
+    assert check(one, results=["a"]) == []
+
+
 def test_references_are_read_in_graphs_with_cycles_too() -> None:
     """A cycle does not hide what else is wrong."""
     one = graph(step("a", "b", action=meta("${steps.b.result} ${steps.c.result}")), "b: a")

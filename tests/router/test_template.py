@@ -125,6 +125,18 @@ def test_escaped_text_reads_as_it_was(text: str) -> None:
     assert list(references(escape(text))) == []
 
 
+def test_what_is_no_text_is_put_in_as_it_is() -> None:
+    """Numbers, truth and nothing need no escape."""
+    assert fill(["${params.list}"], PARAMS, {}, keep_env=True) == [[1, {"a": None}]]
+
+
+def test_nothing_is_filled_any_more_once_it_is_too_much() -> None:
+    """A text of many large values is given up at the first that is too much."""
+    with pytest.raises(Invalid) as refused:
+        fill("-${params.big}-${params.big}-${params.nope}", {"big": "x" * (MAX_FILLED // 2 + 1)}, {})
+    assert len(refused.value.problems) == 1
+
+
 def test_references_say_where_they_are() -> None:
     """Each is found with the path of its text; what begins none is found as well."""
     found = list(references({"a": [1, "${run.id}${", {"b": "${steps.x-1.result.y}"}]}, "meta"))
