@@ -36,11 +36,17 @@ class EventsApi:
         problems: list[tuple[str, str]] = []
         limit = limit_of(query, problems)
         last = call.headers.get(b"last-event-id")
-        after = query.get("after") if last is None else last.decode("latin-1")
-        if after is not None and not is_id(after):
-            problems.append(("after" if last is None else "Last-Event-ID", "must be the id of an event"))
+        places = {
+            "Last-Event-ID": None if last is None else last.decode("latin-1"),
+            "after": query.get("after"),
+        }
+        given = {name: place for name, place in places.items() if place is not None}
+        problems += [
+            (name, "must be the id of an event") for name, place in given.items() if not is_id(place)
+        ]
         if problems:
             raise Invalid(problems)
+        after = next(iter(given.values()), None)
         kind = query.get("type")
         if b"text/event-stream" not in call.headers.get(b"accept", b""):
             found, following = await self._events.page(after=after, limit=limit, kind=kind)

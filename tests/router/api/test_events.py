@@ -92,6 +92,7 @@ def test_a_listener_does_not_hold_up_the_end(tmp_path: Path) -> None:
     [
         ("after=x", {}, "after"),
         ("", {"last-event-id": "x"}, "Last-Event-ID"),
+        ("after=x", {"last-event-id": "1700000000000-w-00000001"}, "after"),
         ("limit=0", {}, "limit"),
         ("since=1", {}, "since"),
     ],
