@@ -80,6 +80,21 @@ def ask(client: httpx.Client, method: str, path: str, field: str, **options: Any
     return document
 
 
+def ask_all(
+    parsed: argparse.Namespace, path: str, field: str, *, cursor: str = "cursor", **query: str | None
+) -> list[dict[str, Any]]:
+    """Return the rows of every page of a list; `cursor` is the parameter that asks for the next page."""
+    rows: list[dict[str, Any]] = []
+    given = {"limit": "200", **{name: value for name, value in query.items() if value}}
+    with client_of(parsed) as client:
+        while True:
+            answer = ask(client, "GET", path, field, params=given)
+            rows += answer[field]
+            if answer["next"] is None:
+                return rows
+            given[cursor] = answer["next"]
+
+
 def _problem_text(problem: Mapping[str, Any]) -> str:
     lines = [problem.get("error") or problem["title"]]
     errors = problem.get("errors", ())

@@ -11,20 +11,23 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from router.asking import FAILED, ask, client_of, json_of, print_json, print_table, read_json, say, visible
+from router.asking import (
+    FAILED,
+    ask,
+    ask_all,
+    client_of,
+    json_of,
+    print_json,
+    print_table,
+    read_json,
+    say,
+    visible,
+)
 
 
 def listing(parsed: argparse.Namespace) -> int:
     """List the registered autopilots."""
-    rows: list[dict[str, Any]] = []
-    query = {"limit": "200", **({"capability": parsed.capability} if parsed.capability else {})}
-    with client_of(parsed) as client:
-        while True:
-            answer = ask(client, "GET", "/autopilot/list", "autopilots", params=query)
-            rows += answer["autopilots"]
-            if answer["next"] is None:
-                break
-            query["cursor"] = answer["next"]
+    rows = ask_all(parsed, "/autopilot/list", "autopilots", capability=parsed.capability)
     if parsed.json:
         return print_json({"autopilots": rows, "count": len(rows), "next": None})
     if not rows:
@@ -131,15 +134,7 @@ def catalogue(parsed: argparse.Namespace) -> int:
 
 def audit_list(parsed: argparse.Namespace) -> int:
     """List the records of the audit, all of them."""
-    events: list[dict[str, Any]] = []
-    query = {"limit": "200"}
-    with client_of(parsed) as client:
-        while True:
-            answer = ask(client, "GET", "/autopilot/audit", "events", params=query)
-            events += answer["events"]
-            if answer["next"] is None:
-                break
-            query["after"] = answer["next"]
+    events = ask_all(parsed, "/autopilot/audit", "events", cursor="after")
     if parsed.json:
         return print_json({"events": events, "next": None})
     rows = [(one["timestamp"], one["source"], one["type"], one["payload"]["target"]) for one in events]
@@ -161,15 +156,7 @@ def secret_rotate(parsed: argparse.Namespace) -> int:
 
 def approvals_list(parsed: argparse.Namespace) -> int:
     """List tasks that wait, or waited, for approval, all of them."""
-    rows: list[dict[str, Any]] = []
-    query = {"limit": "200", **({"status": parsed.status} if parsed.status else {})}
-    with client_of(parsed) as client:
-        while True:
-            answer = ask(client, "GET", "/autopilot/approvals", "approvals", params=query)
-            rows += answer["approvals"]
-            if answer["next"] is None:
-                break
-            query["cursor"] = answer["next"]
+    rows = ask_all(parsed, "/autopilot/approvals", "approvals", status=parsed.status)
     rows.sort(key=lambda one: str(one["requested_at"]))
     if parsed.json:
         return print_json({"approvals": rows, "count": len(rows), "next": None})
