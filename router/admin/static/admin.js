@@ -1,12 +1,14 @@
-// The admin page: loads each section, and keeps the router's own health in the header.
+// The admin page: loads each section, and asks now and then for the router's health and for what waits.
 
+import * as approvals from "./approvals.js";
 import * as autopilots from "./autopilots.js";
 import { ask, enterKey, forgetKey, showKeyButtons } from "./client.js";
+import * as events from "./events.js";
 import * as infra from "./infra.js";
 import * as run from "./run.js";
 import { $, mark } from "./show.js";
 
-const HEALTH_MILLISECONDS = 15_000;
+const ROUND_MILLISECONDS = 15_000;
 
 async function health() {
   let told;
@@ -42,13 +44,15 @@ async function registry() {
   await run.load(); // it offers the capabilities of those
 }
 
-const everything = () => Promise.all([health(), registry(), infra.load()]);
+const everything = () => Promise.all([health(), registry(), infra.load(), approvals.load(), events.load()]);
 
 autopilots.start(() => Promise.all([registry(), infra.load()]));
-run.start();
+run.start(approvals.load);
+approvals.start(everything);
+events.start();
 infra.start();
 showKeyButtons();
 $("enter-key").addEventListener("click", async () => { if (await enterKey()) await everything(); });
 $("forget-key").addEventListener("click", () => { forgetKey(); location.reload(); });
-setInterval(() => { if (!document.hidden) health(); }, HEALTH_MILLISECONDS);
+setInterval(() => { if (!document.hidden) Promise.all([health(), approvals.refresh()]); }, ROUND_MILLISECONDS);
 everything();

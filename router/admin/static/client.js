@@ -19,24 +19,41 @@ export class Problem extends Error {
  * an answer. Asks for a key, and again, while the router wants one, until that is declined. Throws Problem.
  */
 export async function ask(method, path, body, headers = {}) {
+  return read(await answered(method, path, body, headers));
+}
+
+/** Gives the lines of a stream of events as they come, until it ends. Throws as `ask`, or when it breaks off. */
+export async function* lines(path, signal) {
+  // EventSource would do, but has no way to send a key.
+  const response = await answered("GET", path, undefined, { Accept: "text/event-stream" }, signal);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const whole = (rest + value).split("\n");
+    rest = whole.pop();
+    yield* whole;
+  }
+}
+
+async function answered(method, path, body, headers, signal) {
   for (;;) {
     const key = sessionStorage.getItem(STORED);
-    const response = await send(method, path, body, { ...headers, ...(key && { Authorization: `Bearer ${key}` }) });
-    const answer = await read(response);
-    if (response.status !== 401 || !isProblem(response)) {
-      if (isProblem(response)) throw new Problem(answer);
-      return answer;
-    }
+    const response = await send(method, path, body, { ...headers, ...(key && { Authorization: `Bearer ${key}` }) }, signal);
+    if (!isProblem(response)) return response;
+    const told = await read(response);
+    if (response.status !== 401) throw new Problem(told);
     $("enter-key").hidden = false;
     // Somebody else may have been given a new key since this request was sent.
     const renewed = sessionStorage.getItem(STORED) !== key;
-    if (!renewed && (declined || !(await enterKey(key ? answer.detail : "")))) {
-      throw new Problem({ hint: "The button for it is at the top of the page.", ...answer });
+    if (!renewed && (declined || !(await enterKey(key ? told.detail : "")))) {
+      throw new Problem({ hint: "The button for it is at the top of the page.", ...told });
     }
   }
 }
 
-async function send(method, path, body, headers) {
+async function send(method, path, body, headers, signal) {
   const content = body === undefined ? {} : { "Content-Type": "application/json" };
   try {
     return await fetch(new URL(path, ROOT), {
@@ -45,6 +62,7 @@ async function send(method, path, body, headers) {
       body: typeof body === "string" || body === undefined ? body : JSON.stringify(body),
       cache: "no-store",
       redirect: "error",
+      signal,
     });
   } catch (error) {
     throw new Problem({
@@ -79,13 +97,14 @@ let asking = null; // several requests are refused at once: they wait for one di
 let declined = false; // then requests that follow fail at once, until the button is used
 
 /** Asks for a key; `refusal` says why the last one was not taken. Returns whether one was given. */
-export function enterKey(refusal = "") {
-  asking ??= showKeyDialog(refusal).finally(() => { asking = null; });
+export function enterKey(refusal = "", title = "This router needs a key") {
+  asking ??= showKeyDialog(refusal, title).finally(() => { asking = null; });
   return asking;
 }
 
-function showKeyDialog(refusal) {
+function showKeyDialog(refusal, title) {
   const dialog = $("key");
+  $("key-title").textContent = title;
   const error = $("key-error");
   error.hidden = !refusal;
   error.textContent = refusal;
@@ -104,6 +123,11 @@ function showKeyDialog(refusal) {
   });
 }
 
+/** Returns whether this tab has a key. */
+export function hasKey() {
+  return sessionStorage.getItem(STORED) !== null;
+}
+
 /** Forgets the key of this tab. */
 export function forgetKey() {
   sessionStorage.removeItem(STORED);
@@ -112,7 +136,6 @@ export function forgetKey() {
 
 /** Shows the buttons that go with having a key, or with being asked for one. */
 export function showKeyButtons() {
-  const has = sessionStorage.getItem(STORED) !== null;
-  $("forget-key").hidden = !has;
-  if (has) $("enter-key").hidden = true;
+  $("forget-key").hidden = !hasKey();
+  if (hasKey()) $("enter-key").hidden = true;
 }

@@ -3,13 +3,14 @@
 import { capabilities, capability } from "./autopilots.js";
 import { ask, Problem } from "./client.js";
 import { example, fields } from "./example.js";
-import { $, busy, chips, copyButton, counted, el, facts, json, link, mark, milliseconds, problem, say, table } from "./show.js";
+import { attempts, outcome } from "./outcome.js";
+import { $, busy, chips, copyButton, el, facts, mark, problem, say, table, time } from "./show.js";
 
-const MAX_LINKS = 10;
 const drafts = new Map(); // what was typed for a choice, while another one is looked at
 
 let tasks = [];
 let shown = { choice: "", example: "{}" };
+let whenKept = () => {};
 
 /** Loads the catalogue, then offers its tasks and every capability. */
 export async function load() {
@@ -111,7 +112,10 @@ async function send(mode) {
   const body = `{${JSON.stringify(kind)}:${JSON.stringify(name)},"mode":"${mode}","meta":${meta}}`;
   try {
     const answer = await ask("POST", "autopilot/plan", body);
-    $("result-body").replaceChildren(...(mode === "explain" ? explained(answer) : outcome(answer)));
+    const kept = answer.status === "awaiting_approval";
+    const parts = mode === "explain" ? explained(answer) : kept ? waiting(answer) : outcome($("result-status"), answer);
+    $("result-body").replaceChildren(...parts);
+    if (kept) whenKept();
   } catch (error) {
     const told = error instanceof Problem ? error.document : {};
     say($("result-status"), "failed", name);
@@ -129,6 +133,7 @@ function explained(answer) {
     facts([
       ["Capability", el("code", {}, answer.capability)],
       ["Ready", answer.ready === undefined || answer.ready === null ? null : waits || "yes"],
+      ["Approval", answer.requires_approval ? "somebody else has to approve it first" : null],
       ["Asked to enable it", configure.length ? chips(configure.map((one) => one.autopilot ?? String(one))) : null],
     ]),
     table("Candidates", ["Rank", "Autopilot", "Reason", "Health", "Priority", "Weight", "In flight"],
@@ -140,61 +145,24 @@ function explained(answer) {
   ];
 }
 
-function outcome(answer) {
-  const spent = milliseconds(answer.duration_ms);
-  const what = answer.task ?? answer.capability;
-  say($("result-status"), answer.ok ? "ok" : "failed", `${what}: ${answer.autopilot} answered ${answer.status} in ${spent}`);
-  const html = previewOf(answer.result);
-  const links = addresses(answer.result);
+/** Returns what there is to say of a task that is kept until somebody else approves it. */
+function waiting(answer) {
+  say($("result-status"), "waits for approval", `${answer.task ?? answer.capability}: nothing was sent`);
   return [
     facts([
+      ["Approval", el("span", { class: "copyable" }, el("code", {}, answer.id), copyButton(answer.id, "approval id"))],
       ["Capability", el("code", {}, answer.capability)],
-      ["Attempts", String(answer.attempts?.length ?? "")],
-      ["Trace", answer.trace_id && el("span", { class: "copyable" }, el("code", {}, answer.trace_id), copyButton(answer.trace_id, "trace id"))],
+      ["Until", time(answer.expires_at)],
+      ["Trace", answer.trace_id && el("code", {}, answer.trace_id)],
     ]),
-    answer.attempts?.length > 1 && attempts(answer.attempts),
-    links.length > 0 && el("ul", { class: "plain-list links", "aria-label": "Links in the result" }, links.map((one) => el("li", {}, link(one)))),
-    html !== null && preview(html),
-    json(answer.result, "Result"),
-  ].filter(Boolean);
+    el("p", {}, "Somebody else has to approve it by then: under ", el("a", { href: "#approvals" }, "Approvals"),
+      ", or by ", el("code", {}, `autopilot approvals approve ${answer.id}`), ", with a key of their own."),
+  ];
 }
 
-function attempts(list) {
-  if (!list?.length) return null;
-  return table(counted(list.length, "attempt"), ["Autopilot", "Status", "Time", "Error"], list.map((one) => [
-    one.autopilot, one.status === null ? "–" : String(one.status), milliseconds(one.duration_ms), one.error ?? "",
-  ]), "short");
-}
-
-/** Returns the web addresses that are values in a result, each once. */
-function addresses(result) {
-  const found = new Set();
-  const queue = [result];
-  for (let at = 0; at < queue.length && at < 5000; at += 1) {
-    const value = queue[at];
-    if (typeof value === "string" && /^https?:\/\/\S{1,2000}$/i.test(value)) found.add(value);
-    else if (value && typeof value === "object") queue.push(...Object.values(value).slice(0, 200));
-  }
-  return [...found].slice(0, MAX_LINKS);
-}
-
-/** Returns the HTML a result carries, with its style where that comes apart; null for none. */
-function previewOf(result) {
-  const html = result?.page?.html ?? result?.html;
-  if (typeof html !== "string") return null;
-  return typeof result.css === "string" ? `<!doctype html><style>${result.css}</style>${html}` : html;
-}
-
-/** Returns the HTML in a frame that has neither scripts nor our origin: see preview.js. */
-function preview(html) {
-  const frame = el("iframe", { class: "preview", title: "Preview of the result", sandbox: "allow-scripts", src: "admin/preview" });
-  // Its origin is opaque, so no target origin can be named.
-  frame.addEventListener("load", () => frame.contentWindow.postMessage(html, "*"), { once: true });
-  return frame;
-}
-
-/** Makes the section work. */
-export function start() {
+/** Makes the section work; `kept` is called when a task waits for approval. */
+export function start(kept) {
+  whenKept = kept;
   $("task").addEventListener("change", choose);
   $("meta-example").addEventListener("click", () => {
     drafts.delete(shown.choice);

@@ -16,14 +16,18 @@ export function el(tag, attributes = {}, ...children) {
 
 /** Returns a table. A row is a list of cells, each a text, a node or a list of them. */
 export function table(caption, columns, rows, kind = "") {
-  // The roles say what the narrow layout, which makes cards of the rows, would otherwise hide.
-  const cells = (row) => row.map((cell, at) =>
-    el("td", { role: "cell", "data-label": columns[at] }, el("div", {}, cell ?? "")));
   return el("table", { role: "table", class: kind },
     el("caption", { class: "sr" }, caption),
     el("thead", { role: "rowgroup" }, el("tr", { role: "row" },
       columns.map((name) => el("th", { role: "columnheader", scope: "col" }, name)))),
-    el("tbody", { role: "rowgroup" }, rows.map((row) => el("tr", { role: "row" }, cells(row)))));
+    el("tbody", { role: "rowgroup" }, rows.map((cells) => row(columns, cells))));
+}
+
+/** Returns a row of such a table. */
+export function row(columns, cells) {
+  // The roles say what the narrow layout, which makes cards of the rows, would otherwise hide.
+  return el("tr", { role: "row" }, cells.map((cell, at) =>
+    el("td", { role: "cell", "data-label": columns[at] }, el("div", {}, cell ?? ""))));
 }
 
 /** Returns a mark that says a state in a word, with a shape and a colour of its own. */
@@ -32,8 +36,8 @@ export function mark(word, tone = word) {
 }
 
 const TONES = {
-  healthy: "good", ok: "good", created: "good", active: "good", chosen: "good", ready: "good",
-  degraded: "warn", blocked: "warn", "not ready": "warn", create: "warn", missing: "warn",
+  healthy: "good", ok: "good", created: "good", active: "good", chosen: "good", ready: "good", live: "good",
+  degraded: "warn", blocked: "warn", "waits for approval": "warn", "not live": "warn", "not ready": "warn", create: "warn", missing: "warn",
   down: "bad", failed: "bad", unhealthy: "bad",
 };
 
@@ -84,9 +88,13 @@ async function copied(text) {
 /** Returns JSON with a button that copies it. Very long texts in it are shown by their beginning. */
 export function json(value, what) {
   const shown = JSON.stringify(value, (_, part) => (typeof part === "string" ? beginning(part) : part), 2);
+  return code(shown, what, JSON.stringify(value, null, 2));
+}
+
+/** Returns a text in a frame of its own, with a button that copies it, or rather `whole`. */
+export function code(text, what, whole = text) {
   return el("div", { class: "code" },
-    copyButton(JSON.stringify(value, null, 2), what),
-    el("pre", { tabindex: "0", role: "group", "aria-label": what }, shown));
+    copyButton(whole, what), el("pre", { tabindex: "0", role: "group", "aria-label": what }, text));
 }
 
 const MAX_SHOWN = 600;
@@ -160,4 +168,15 @@ export function counted(number, one, many = `${one}s`) {
 export function milliseconds(number) {
   if (typeof number !== "number") return "";
   return number < 1000 ? `${Math.round(number * 10) / 10} ms` : `${Math.round(number / 100) / 10} s`;
+}
+
+const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+const DAY = { year: "numeric", month: "short", day: "numeric" };
+
+/** Returns a time of the API (RFC 3339) as it is here: that of another day with its date. */
+export function time(text) {
+  const at = new Date(text);
+  if (Number.isNaN(at.valueOf())) return text;
+  const today = at.toDateString() === new Date().toDateString();
+  return el("time", { datetime: text, title: text }, at.toLocaleString(undefined, today ? CLOCK : { ...DAY, ...CLOCK }));
 }
