@@ -134,6 +134,48 @@ class Schemas:
             raise Invalid(problems)
 
 
+class Trail:
+    """What is written down of an errand that was sent: a log row, and of high risk an audit record."""
+
+    def __init__(self, journal: Journal, record: Record | None, clock: Clock) -> None:
+        self._journal = journal
+        self._record = record
+        self._clock = clock
+
+    async def audit(self, errand: Errand, status: int) -> None:
+        """Audit what was sent of high risk. A caller hears of it only with the record written."""
+        if self._record is None:
+            return
+        detail = {
+            "task": errand.request.task,
+            "meta_sha256": hashlib.sha256(errand.request.meta).hexdigest(),
+            "autopilots": [attempt.autopilot for attempt in errand.attempts],
+            "status": status,
+        }
+        deed = Deed(errand.actor, "task.forward", errand.capability, detail, errand.message.trace.id)
+        try:
+            await self._record.write(deed)
+        except StoreUnavailable as error:
+            error.done = errand.sent
+            raise
+
+    def log(self, errand: Errand, autopilot: str, status: int, error: str) -> None:
+        """Log who answered it how; `error` is the code of what went wrong, empty for nothing."""
+        self._journal.forwarded(
+            Row(
+                self._clock(),
+                errand.request.task,
+                errand.capability,
+                autopilot,
+                status,
+                errand.elapsed_ms(),
+                len(errand.attempts),
+                errand.message.trace.id,
+                error,
+            )
+        )
+
+
 class Delivery:
     """Delivers errands."""
 
@@ -152,9 +194,7 @@ class Delivery:
         self._health = health
         self._readiness = readiness
         self._forward = forward
-        self._journal = journal
-        self._clock = clock
-        self._record = record
+        self._trail = Trail(journal, record, clock)
         self._schemas = Schemas()
         self._budget = Budget()
 
@@ -170,9 +210,9 @@ class Delivery:
         except AutopilotError as error:
             if errand.attempts:
                 status = 504 if isinstance(error, Deadline) else 502
-                self._log(errand, errand.attempts[-1].autopilot, status, error.code)
+                self._trail.log(errand, errand.attempts[-1].autopilot, status, error.code)
                 if _is_high_risk(errand.capability):
-                    await self._audit(errand, status)
+                    await self._trail.audit(errand, status)
             raise
         outcome = Outcome(
             autopilot=candidate.name,
@@ -185,9 +225,9 @@ class Delivery:
             duration_ms=errand.elapsed_ms(),
             trace_id=errand.message.trace.id,
         )
-        self._log(errand, candidate.name, reply.status, "")
+        self._trail.log(errand, candidate.name, reply.status, "")
         if _is_high_risk(errand.capability):
-            await self._audit(errand, reply.status)
+            await self._trail.audit(errand, reply.status)
         return outcome
 
     async def _deliver(self, errand: Errand, candidates: tuple[Candidate, ...]) -> tuple[Candidate, Reply]:
@@ -270,38 +310,6 @@ class Delivery:
         status, later = (reply.status, reply.retry_after) if reply else (None, None)
         errand.attempts.append(Attempt(candidate.name, status, duration, trouble, later))
         return reply, _may_repeat(reply, failure, keyed=errand.keyed)
-
-    async def _audit(self, errand: Errand, status: int) -> None:
-        """Audit what was sent of high risk. A caller hears of it only with the record written."""
-        if self._record is None:
-            return
-        detail = {
-            "task": errand.request.task,
-            "meta_sha256": hashlib.sha256(errand.request.meta).hexdigest(),
-            "autopilots": [attempt.autopilot for attempt in errand.attempts],
-            "status": status,
-        }
-        deed = Deed(errand.actor, "task.forward", errand.capability, detail, errand.message.trace.id)
-        try:
-            await self._record.write(deed)
-        except StoreUnavailable as error:
-            error.done = errand.sent
-            raise
-
-    def _log(self, errand: Errand, autopilot: str, status: int, error: str) -> None:
-        self._journal.forwarded(
-            Row(
-                self._clock(),
-                errand.request.task,
-                errand.capability,
-                autopilot,
-                status,
-                errand.elapsed_ms(),
-                len(errand.attempts),
-                errand.message.trace.id,
-                error,
-            )
-        )
 
 
 @lru_cache(maxsize=4096)

@@ -180,14 +180,7 @@ def _inside(settings: Settings, outside: Outside, patterns: tuple[str, ...]) -> 
     audit = Audit(table, key=audit_key(settings), clock=time.time, writer=new_id("w"), redactor=redactor)
     events = Events(table, clock=time.time, writer=new_id("w"), redactor=redactor)
     record = Record(audit, events)
-    ensurer = Ensurer(
-        outside.provider,
-        table,
-        clock=time.time,
-        allowance=Allowance(settings.heal_max_creations, settings.recreate_vanished),
-        record=partial(tell, record, events),
-        redactor=redactor,
-    )
+    ensurer = _ensurer(settings, outside, record, events)
     readiness = Readiness(registry, ensurer, time.monotonic)
     local: dict[str, LocalApp] = {}
     forward = Forward(outside.pool, local, time.time)
@@ -260,6 +253,17 @@ def _deferred(settings: Settings, outside: Outside, inside: Inside) -> Deferred:
     handlers: dict[str, Handler] = {TURN: turns, CALL: callbacks}
     worker = Worker(outside.queue, handlers, clock=time.time, dice=random.random)
     return Deferred(rows, tasks, callbacks, worker)
+
+
+def _ensurer(settings: Settings, outside: Outside, record: Record, events: Events) -> Ensurer:
+    return Ensurer(
+        outside.provider,
+        outside.table,
+        clock=time.time,
+        allowance=Allowance(settings.heal_max_creations, settings.recreate_vanished),
+        record=partial(tell, record, events),
+        redactor=outside.redactor,
+    )
 
 
 def _endpoints(
