@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import httptools
@@ -54,23 +55,62 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class _Watch:
+    """Calls `late` when a deadline has passed, be it that nobody waits any more.
+
+    Its timer stays from one deadline to the next: to set one for each answer would be dear.
+    """
+
+    __slots__ = ("_at", "_deadline", "_late", "_loop", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[], None]) -> None:
+        self._loop = loop
+        self._late = late
+        self._deadline = 0.0
+        self._at = 0.0
+        """When the timer goes off."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def until(self, deadline: float) -> None:
+        """Watch for a deadline, in the loop's time, in place of the one before."""
+        self._deadline = deadline
+        if self._timer is None or self._at > deadline:
+            self.end()
+            self._set()
+
+    def end(self) -> None:
+        """Watch no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set(self) -> None:
+        self._at = self._deadline
+        self._timer = self._loop.call_at(self._at, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._deadline > self._at:
+            self._set()
+        else:
+            self._late()
+
+
 class _Connection(asyncio.Protocol):
     """One connection: idle, or in one exchange, or closed."""
 
     __slots__ = (
         "_body",
-        "_deadline",
         "_done",
         "_headed",
         "_headers",
         "_limit",
-        "_looks_at",
         "_loop",
         "_parser",
         "_size",
-        "_timer",
         "_transport",
         "_unread",
+        "_watch",
         "closed",
         "idle_since",
         "reusable",
@@ -81,10 +121,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         """One for all answers: it begins anew after each that leaves the connection open."""
         self._done: asyncio.Future[Answer] | None = None
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._looks_at = 0.0
-        """When the timer goes off. It is left alone from answer to answer: to set one each time is dear."""
+        self._watch = _Watch(loop, self._late)
         self._transport: asyncio.Transport | None = None
         self._body: list[bytes] = []
         self.closed = False
@@ -102,9 +139,7 @@ class _Connection(asyncio.Protocol):
         self._unread = 0
         self.reusable = False
         self._done = self._loop.create_future()
-        self._deadline = deadline
-        if self._timer is None or self._looks_at > deadline:
-            self._watch()
+        self._watch.until(deadline)
         self._transport.write(request)
         return self._done
 
@@ -118,8 +153,7 @@ class _Connection(asyncio.Protocol):
         self._body.clear()
         self.closed = True
         self.reusable = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._watch.end()
         if self._transport is not None:
             self._transport.abort()
 
@@ -197,21 +231,8 @@ class _Connection(asyncio.Protocol):
             self._body.clear()  # an idle connection need not keep what it brought last
             done.set_result(Answer(self._parser.get_status_code(), self._headers, body))
 
-    def _watch(self) -> None:
-        """Set the timer to the deadline of this exchange."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._looks_at = self._deadline
-        self._timer = self._loop.call_at(self._deadline, self._look)
-
-    def _look(self) -> None:
-        """End an exchange whose time is over; the deadline may be one that was set since the timer was."""
-        self._timer = None
-        if self._done is None:
-            return
-        if self._deadline > self._looks_at:
-            self._watch()
-        else:
+    def _late(self) -> None:
+        if self._done is not None:
             self._fail(Late("no answer in time", sent=True))
 
     def _fail(self, error: ExchangeError) -> None:
