@@ -244,16 +244,14 @@ class Approvals:
         """Keep why an approved task got no answer: whoever approved it may send it again at once."""
         told = {"code": error.code, "detail": error.detail[:500]}
         to = error.extra.get("autopilot", approval.sent_to) if error.done else approval.sent_to
-        return await self._finish(
-            msgspec.structs.replace(approval, running_until=None, error=told, sent_to=to)
-        )
+        ended = msgspec.structs.replace(approval, running_until=None, error=told, sent_to=to)
+        return await self._finish(ended)
 
     async def _finish(self, approval: Approval, *writes: Write) -> Approval:
         try:
             return await self._write(approval, *writes)
         except AutopilotError:
-            # It was sent, and whoever approved it gets to know what came of it. That it is not kept makes it
-            # look as if nobody knew: sending it again then does nothing twice.
+            # It was sent, which whoever approved it gets to know. Sending it again does nothing twice.
             return approval
 
     async def _refuse(self, approval: Approval, by: str) -> Approval:
@@ -278,9 +276,8 @@ class Approvals:
 
     def _approval(self, item: Item) -> Approval:
         approval = msgspec.convert({**item.document, "revision": item.revision}, Approval)
-        if approval.state is State.WAITING and self._clock() >= approval.until:
-            return msgspec.structs.replace(approval, state=State.EXPIRED)
-        return approval
+        over = approval.state is State.WAITING and self._clock() >= approval.until
+        return msgspec.structs.replace(approval, state=State.EXPIRED) if over else approval
 
 
 @lru_cache(maxsize=4096)
