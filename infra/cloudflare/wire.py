@@ -1,7 +1,7 @@
 """One call to the API: sent, repeated where that is safe, its envelope read, its failure named.
 
 What may be repeated is decided here. What was created by a call without an answer is the caller's question:
-see `infra.cloudflare.making`.
+see `infra.apply`.
 """
 
 from __future__ import annotations
