@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from infra.clock import Clock
@@ -36,6 +36,9 @@ from infra.provider import Diagnosis, Inventory, Permission, Unread, unread
 
 SOON_SECONDS = 14 * 86_400
 """A token that expires within two weeks is told of."""
+
+_SHOWN = 5
+"""How many accounts are named."""
 
 _DENIED_LIST = "the list was refused"
 _READ_ONLY = (
@@ -76,6 +79,8 @@ async def diagnose(
     )
     where = link(known.kind)
     rows = [one._replace(link=where) if _lacks(one) else one for one in (*permissions, account)]
+    if not isinstance(shown, Unread) and (strange := await _account_it_lacks(client, rows)):
+        shown = {**shown, "warning": "; ".join(filter(None, (shown.get("warning"), strange)))}
     missing = [_group(one) for one in rows if _lacks(one) and _essential(one)]
     blind = isinstance(shown, Unread) and all(one.has == "Unknown" for one in rows)
     return Diagnosis(
@@ -242,6 +247,21 @@ async def _account_row(client: Client, token: Token) -> Permission:
         text = f"the account's record was not answered: {error.detail}"
         return Permission(ACCOUNT_PERMISSION, "Read", "Unknown", text, "none", error.hint)
     return Permission(ACCOUNT_PERMISSION, "Read", "Read", "the account's record was answered", "read")
+
+
+async def _account_it_lacks(client: Client, rows: Sequence[Permission]) -> str:
+    """Say that the account is not one of the token's: where all is refused in it, and others are seen."""
+    configured = client.account.configured
+    if not configured or any(one.has != "None" for one in rows):
+        return ""
+    try:
+        seen = [str(one["id"]) for one in await client.account.visible()]
+    except CloudflareError:
+        return ""
+    if not seen or configured in seen:
+        return ""
+    some = ", ".join(seen[:_SHOWN])
+    return f"the token sees {some} but no account {configured}: correct CF_ACCOUNT_ID, or use a token for it"
 
 
 def _lacks(one: Permission) -> bool:

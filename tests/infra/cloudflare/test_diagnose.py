@@ -196,6 +196,31 @@ async def test_a_token_of_an_account_that_is_none(rig: Rig) -> None:
     assert said.permissions == said.token
 
 
+@pytest.mark.parametrize("expires", [None, "2026-01-02T12:00:00Z"])
+async def test_a_token_of_another_account(rig: Rig, expires: str | None) -> None:
+    """All is refused there as if permissions lacked: which accounts the token does see is said beside it."""
+    rig.fake.tokens[USER_TOKEN].expires_on = expires
+    said = await diagnosis(rig, account="f" * 32)
+    assert not isinstance(said.token, Unread)
+    assert f"the token sees {ACCOUNT} but no account {'f' * 32}: correct CF_ACC" in said.token["warning"]
+    assert ("expires in 1 days; the" in said.token["warning"]) is bool(expires)
+    assert short(said) == "Nr Nr Nr Nr Nr Nr"
+
+
+async def test_a_token_that_sees_no_account_is_not_said_to_be_of_another(rig: Rig) -> None:
+    """It may lack the permission to see any; nor where the list of them is not answered, or has this one."""
+    rig.fake.tokens[USER_TOKEN].grants = {}
+    assert "warning" not in (await diagnosis(rig, account="f" * 32)).token
+    rig.fake.tokens[USER_TOKEN].grants = dict(EVERYTHING)
+    rig.fake.faults = [Fault("GET", "/accounts?", PAGE, times=99)]
+    assert "warning" not in (await diagnosis(rig, account="f" * 32)).token
+    denied = refusal(403, 10000, "Authentication error")
+    rig.fake.faults = [Fault("GET", f"/accounts/{ACCOUNT}", denied, times=99)]
+    said = await diagnosis(rig)
+    assert short(said) == "Nr Nr Nr Nr Nr Nr"
+    assert "warning" not in said.token
+
+
 async def test_a_token_from_the_wrong_place(rig: Rig) -> None:
     """It is said that it is the address: no permission is called missing."""
     rig.fake.tokens[USER_TOKEN].only_from = ["198.51.100.1"]
