@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
@@ -17,6 +20,12 @@ from selenium.webdriver.support.wait import WebDriverWait
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 SECONDS = 15.0
+
+# In CI there has to be a browser: there these tests fail without one.
+NEEDS_BROWSER = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER) and not os.environ.get("CI"),
+    reason="needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)",
+)
 
 FLAGS = [
     "--headless",
@@ -103,6 +112,19 @@ class Page:
         self.fill("#meta", json.dumps(meta))
         self.click(button)
 
+    @contextmanager
+    def sized(self, width: int, scheme: str) -> Iterator[None]:
+        """Make the screen so wide, and light or dark."""
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        try:
+            yield
+        finally:
+            self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+            self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
     def complaints(self) -> list[str]:
         """Return what the console holds, but for the plain notes that an answer was a 4xx."""
         entries = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
@@ -111,6 +133,16 @@ class Page:
             for one in entries
             if "the server responded with a status of 4" not in one["message"]
         ]
+
+
+@contextmanager
+def browsing() -> Iterator[Chrome]:
+    """Give a browser with a profile of its own."""
+    if not (CHROMIUM and DRIVER):
+        pytest.fail("CI needs chromium and chromedriver for the tests of the admin page")
+    opened = chrome()
+    yield opened
+    opened.quit()
 
 
 def chrome() -> Chrome:
@@ -150,3 +182,15 @@ while (walker.nextNode()) {
 return poor;
 """
 """Returns the texts that do not stand out from their ground."""
+
+MARKUP = '<img src=x onerror="document.body.id=1;alert(1)"><script>document.body.id=1;alert(1)</script>'
+TAGS = ("img src", "svg", "body", "input autofocus", "video src", "a href", "details open", "p", "b", "form")
+EVENTS = ("onload", "onerror", "onfocus", "ontoggle", "onmouseover")
+MANY = " ".join(f"<{tag} {event}=alert(1)>" for tag in TAGS for event in EVENTS)
+
+INJECTED = """
+const handled = (node) => node.getAttributeNames().some((name) => name.startsWith("on"));
+return [...document.querySelectorAll("*")].filter(
+  (node) => handled(node) || node.matches("img, svg, script:not([src]), body[id], a[href^=javascript]"));
+"""
+"""Returns what markup that came from the API would have become."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,39 +17,20 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from tests.e2e.browser import CHROMIUM, CONTRASTS, DRIVER, Page, chrome
+from tests.e2e.browser import CONTRASTS, INJECTED, MANY, MARKUP, NEEDS_BROWSER, Page, browsing
 from tests.process import Served, autopilot, serving
 
 KEY = "a-key-of-32-characters-for-tests"
 BUILT_IN = ["ai-employee", "ai-stylist", "page-deployer", "payout-batch"]
 
-# In CI there has to be a browser: there these tests fail without one.
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and not os.environ.get("CI"),
-    reason="needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)",
-)
-
-MARKUP = '<img src=x onerror="document.body.id=1;alert(1)"><script>document.body.id=1;alert(1)</script>'
-TAGS = ("img src", "svg", "body", "input autofocus", "video src", "a href", "details open", "p", "b", "form")
-EVENTS = ("onload", "onerror", "onfocus", "ontoggle", "onmouseover")
-MANY = " ".join(f"<{tag} {event}=alert(1)>" for tag in TAGS for event in EVENTS)
-
-
-INJECTED = """
-const handled = (node) => node.getAttributeNames().some((name) => name.startsWith("on"));
-return [...document.querySelectorAll("*")].filter(
-  (node) => handled(node) || node.matches("img, svg, script:not([src]), body[id], a[href^=javascript]"));
-"""
+pytestmark = NEEDS_BROWSER
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Chrome]:
     """Give a browser with a profile of its own."""
-    if not (CHROMIUM and DRIVER):
-        pytest.fail("CI needs chromium and chromedriver for the tests of the admin page")
-    opened = chrome()
-    yield opened
-    opened.quit()
+    with browsing() as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -352,11 +332,7 @@ def test_a_router_that_wants_a_key_is_asked_with_one(browser: Chrome, tmp_path: 
 @pytest.mark.parametrize("width", [360, 1440])
 def test_the_page_fits_and_can_be_read(page: Page, width: int, scheme: str) -> None:
     """Nothing is wider than the screen, and every text stands out from its ground by 4.5:1 at least."""
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    try:
+    with page.sized(width, scheme):
         page.run("task:generate_page", {"pageType": "moon"})
         page.waits("#result-body .problem")
         page.click("#show-plan")
@@ -365,6 +341,3 @@ def test_the_page_fits_and_can_be_read(page: Page, width: int, scheme: str) -> N
         page.waits("#register-name-error")
         assert page.js("return document.documentElement.scrollWidth") <= width
         assert page.js(CONTRASTS) == []
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -146,6 +146,52 @@ def test_every_label_and_description_leads_somewhere() -> None:
     assert set(named) <= set(ids)
 
 
+def test_every_part_that_a_script_reaches_for_is_there() -> None:
+    """Each id that a script asks for is in the page, and each module that it imports is served."""
+    ids = set(re.findall(r'\sid="([^"]+)"', (FOLDER / "admin.html").read_text()))
+    for name in [name for name in FILES if name.endswith(".js")]:
+        text = (FOLDER / name).read_text()
+        if name != "preview.js":
+            assert set(re.findall(r'\$\("([^"]+)"\)', text)) <= ids, name
+        assert set(re.findall(r'from "\./([^"]+)"', text)) <= set(FILES), name
+
+
+async def test_markup_among_events_and_approvals_is_answered_as_json_only(tmp_path: Path) -> None:
+    """Opened apart from the page too, what somebody stored is nothing that a browser takes for a page."""
+    environment = {
+        "AUTOPILOT_DATA": str(tmp_path),
+        "AUTOPILOT_REQUIRE_APPROVAL": "*",
+        "AUTOPILOT_ALLOW_ENDPOINTS": "127.0.0.1",
+    }
+    environment |= {"AUTOPILOT_API_KEY": "a-key-of-32-characters-for-tests"}
+    system = build(read(environment), url="http://router.test")
+    markup = "<script>alert(1)</script>"
+    header = {"authorization": f"Bearer {environment['AUTOPILOT_API_KEY']}"}
+    transport = httpx.ASGITransport(app=system.app)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://router.test", headers=header
+    ) as opened:
+        registered = {"name": "bank", "endpoint": "http://127.0.0.1:9/", "capabilities": ["text.greet"]}
+        assert (await opened.post("/autopilot/registry", json=registered)).status_code == 201
+        asked = {"capability": "text.greet", "meta": {markup: markup}}
+        waiting = (await opened.post("/autopilot/plan", json=asked)).json()["id"]
+        refused = await opened.post(f"/autopilot/approvals/{waiting}/approve", json={"digest": markup})
+        key = (await opened.post("/autopilot/keys", json={"name": "eve", "scopes": ["read"]})).json()["key"]
+        tried = f"/autopilot/registry/{markup.replace('/', '')}"
+        denied = await opened.delete(tried, headers={"authorization": f"Bearer {key}"})
+        approval = await opened.get(f"/autopilot/approvals/{waiting}")
+        events = await opened.get("/autopilot/events")
+    await system.close()
+    assert (refused.status_code, denied.status_code) == (422, 403)
+    assert markup in approval.text
+    assert events.json()["events"][-1]["payload"]["target"] == tried
+    for answer in (refused, denied):
+        assert answer.headers["content-type"] == "application/problem+json"
+    for answer in (approval, events):
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 async def test_the_router_serves_the_page_without_a_key(tmp_path: Path) -> None:
     """The page is open where everything else needs a key: it asks for one itself."""
     environment = {"AUTOPILOT_DATA": str(tmp_path), "AUTOPILOT_API_KEY": "a-key-of-32-characters-for-tests"}
