@@ -28,6 +28,7 @@ STATUS: dict[str, int] = {
     "invalid_body": 422,
     "no_autopilot": 422,
     "endpoint_refused": 422,
+    "unmet": 424,
     "rate_limited": 429,
     "forward_failed": 502,
     "model_unavailable": 503,
