@@ -26,13 +26,14 @@ class Received:
 
 @dataclass
 class Told:
-    """What to answer. `hang` answers nothing; `cut` closes after the bytes, however many."""
+    """What to answer, `after` how many seconds. `hang` answers nothing; `cut` closes after the bytes."""
 
     status: int = 200
     body: bytes = b'{"done":true}'
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
     cut: bool = False
+    after: float = 0.0
 
 
 Tell = Callable[[Received], Told]
@@ -84,6 +85,8 @@ class Upstream:
                 if told.hang:
                     await self._hanging.wait()
                     return
+                if told.after:
+                    await asyncio.sleep(told.after)
                 lines = [f"HTTP/1.1 {told.status} X", f"content-length: {len(told.body)}"]
                 lines += [f"{name}: {value}" for name, value in told.headers.items()]
                 writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
