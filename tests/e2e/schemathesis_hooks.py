@@ -6,7 +6,7 @@ No check is turned off. Generated calls are changed in three ways before they ar
   router looks hosts up and asks them for their health, and tests call nobody.
 - Valid bodies are made to keep the rules that the document has in words only, so that more of them get in.
 - Most valid plans are for a task that somebody does, most idempotency keys and names of API keys are used
-  once, and most approvals that are seen or decided are there, and are decided by somebody who may.
+  once, and most approvals and tasks that are seen or decided are there, by somebody who may.
 
 And failures are dropped that say nothing against the document: refusals that depend on what is registered,
 each by its code, or by field and words where the code says too little; and the gateway statuses of a plan,
@@ -33,7 +33,7 @@ from router.needs import BINDINGS
 from router.parse import MAX_FAMILIES
 
 PRESENT = {
-    "plan": {"unknown_task", "no_autopilot"},
+    "plan": {"unknown_task", "no_autopilot", "endpoint_refused"},
     "registerAutopilot": {"endpoint_refused", "stale"},
     "deleteAutopilot": {"stale"},
 }
@@ -70,6 +70,13 @@ DECIDED = {"getApproval", "approveTask", "refuseTask"}
 GUARDED = "guard.act"
 """A capability whose tasks wait for an approval."""
 
+TASKS = {
+    "getTask": {"capability": GUARDED},
+    "cancelTask": {"capability": GUARDED},
+    "retryTask": {"capability": "web.pages.publish", "meta": {"slug": "nothing-there"}},
+}
+"""By operation: what to ask for asynchronously, so that there is a task that waits, or has failed."""
+
 _number = itertools.count()
 
 
@@ -80,9 +87,8 @@ def before_call(_: Any, case: Any, __: dict[str, Any]) -> None:
     number = next(_number)
     if valid and number % 4 and "Idempotency-Key" in (case.headers or {}):
         case.headers["Idempotency-Key"] = f"call-{number}"
-    if valid and number % 4 and _operation(case) in DECIDED and (approval := _approval()):
-        case.path_parameters["id"] = approval
-        case.headers = {**(case.headers or {}), "Authorization": f"Bearer {os.environ['FUZZ_DECIDER']}"}
+    if valid and number % 4:
+        _name_what_is_there(case)
     if not isinstance(case.body, dict):
         return
     body = copy.deepcopy(case.body)
@@ -120,12 +126,29 @@ def filter_failure(_: Any, failure: Failure, case: Any, response: Response) -> b
     return True
 
 
-def _approval() -> str | None:
-    """Ask for a task that waits, and return its approval; None once a call took away what that needs."""
+def _name_what_is_there(case: Any) -> None:
+    """Let a call about a task or an approval be about one that there is, by somebody who may decide."""
+    operation = _operation(case)
+    if operation in TASKS and (task := _asked({**TASKS[operation], "mode": "async"})):
+        case.path_parameters["id"] = task
+    if operation in DECIDED and (approval := _asked({"capability": GUARDED})):
+        case.path_parameters["id"] = approval
+        case.headers = {**(case.headers or {}), "Authorization": f"Bearer {os.environ['FUZZ_DECIDER']}"}
+
+
+def _asked(body: dict[str, Any]) -> str | None:
+    """Ask for a task that waits, and return the id to see it by; None once a call took away what it needs."""
     asking = {"authorization": f"Bearer {os.environ['FUZZ_ASKER']}"}
-    url = f"{os.environ['FUZZ_URL']}/autopilot/plan"
-    answer = httpx.post(url, json={"capability": GUARDED}, headers=asking, trust_env=False)
-    return str(answer.json()["id"]) if answer.status_code == 202 else None
+    url = os.environ["FUZZ_URL"]
+    answer = httpx.post(f"{url}/autopilot/plan", json=body, headers=asking, trust_env=False)
+    if answer.status_code != 202:
+        return None
+    asked = str(answer.json()["id"])
+    for _ in range(100) if body["capability"] != GUARDED else ():  # one that nobody waits for fails at once
+        found = httpx.get(f"{url}/autopilot/tasks/{asked}", headers=asking, trust_env=False)
+        if found.json().get("status") == "failed":
+            break
+    return asked
 
 
 def _operation(case: Any) -> str:

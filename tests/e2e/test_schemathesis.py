@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infra.signing import new_secret
 from router.wiring import manifests
 from tests.e2e.schemathesis_hooks import GUARDED
 from tests.process import BIN, NOTHING, Served, run, serving
@@ -40,7 +41,7 @@ def test_every_answer_is_one_the_document_promises(
     tmp_path: Path, env: Mapping[str, str], headers: Mapping[str, str], phases: str
 ) -> None:
     """All checks, on every operation: valid calls get in, invalid ones do not, and nothing breaks."""
-    with serving(tmp_path / "server", env=env) as server:
+    with serving(tmp_path / "server", env={"AUTOPILOT_CALLBACK_SECRET": new_secret(), **env}) as server:
         schema, keys = prepare(server, headers, tmp_path)
         report = tmp_path / "report.ndjson"
         signed = [part for name, value in headers.items() for part in ("--header", f"{name}: {value}")]
