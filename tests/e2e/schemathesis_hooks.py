@@ -70,7 +70,7 @@ DECIDED = {"getApproval", "approveTask", "refuseTask"}
 GUARDED = "guard.act"
 """A capability whose tasks wait for an approval."""
 
-TASKS = {
+TASKS: dict[str, dict[str, Any]] = {
     "getTask": {"capability": GUARDED},
     "cancelTask": {"capability": GUARDED},
     "retryTask": {"capability": "web.pages.publish", "meta": {"slug": "nothing-there"}},
