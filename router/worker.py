@@ -80,17 +80,18 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled; what is under way then has `GRACE_SECONDS` to end, or is let go of."""
         working: set[asyncio.Task[bool]] = set()
+        taking = asyncio.ensure_future(self._take(working))
         try:
             while True:
-                free = self._most - len(working)
-                messages = await self._receive(free) if free else []
-                working |= {asyncio.ensure_future(self.handle(message)) for message in messages}
-                if free and not messages:
-                    await self._queue.wait(self._poll)
-                elif not free:
+                more = await asyncio.shield(taking)  # what was received must not be forgotten
+                if len(working) >= self._most:
                     await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
-                working = {one for one in working if not one.done()}
+                elif not more:
+                    await self._queue.wait(self._poll)
+                working.difference_update([one for one in working if one.done()])
+                taking = asyncio.ensure_future(self._take(working))
         finally:
+            await asyncio.gather(taking, return_exceptions=True)
             if working:
                 await asyncio.wait(working, timeout=GRACE_SECONDS)
             for one in working:
@@ -124,17 +125,22 @@ class Worker:
             return await self._settle(held)
         return await self._settle(held, delay=delay)
 
-    async def _receive(self, most: int) -> list[Message]:
-        """Receive, or log why that cannot be done, once for as long as it lasts."""
+    async def _take(self, working: set[asyncio.Task[bool]]) -> bool:
+        """Begin with as much as there is room for, and return whether there was any.
+
+        That nothing can be received is logged, once for as long as it lasts.
+        """
         try:
-            messages = await self._queue.receive(most=most, visible_seconds=self._hold)
+            room = self._most - len(working)
+            messages = await self._queue.receive(most=room, visible_seconds=self._hold)
         except AutopilotError as error:
             if not self._failing:
                 log.warning("no messages can be received: %s", error)
             self._failing = True
-            return []
+            return False
         self._failing = False
-        return messages
+        working.update(asyncio.ensure_future(self.handle(message)) for message in messages)
+        return bool(messages)
 
     def _handler(self, message: Message) -> Handler:
         kind = message.body.get("kind")
@@ -175,12 +181,14 @@ class _Held:
     async def while_doing(self, doing: Awaitable[None]) -> None:
         """Hold the message on until the work is done; without the hold the work is ended. Raises `_Lost`."""
         work = asyncio.ensure_future(doing)
+        begun: list[asyncio.Future[None]] = [work]
         try:
             while not (await asyncio.wait({work}, timeout=self._seconds / 3))[0]:
-                await self._extend()
+                begun[1:] = [asyncio.ensure_future(self._extend())]
+                await asyncio.shield(begun[1])  # cut off, it would leave us without a receipt
         except BaseException:
             work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await asyncio.gather(*begun, return_exceptions=True)
             raise
         work.result()
 
