@@ -23,7 +23,11 @@ WRONG_USAGE = 2
 
 
 class Refused(AutopilotError):
-    """Raise when the router answers with a problem."""
+    """Raise when the router answers with a problem. `why` is its code."""
+
+    def __init__(self, detail: str, why: str = "") -> None:
+        super().__init__(detail)
+        self.why = why
 
 
 @contextmanager
@@ -74,7 +78,7 @@ def ask(client: httpx.Client, method: str, path: str, field: str, **options: Any
     except ValueError:
         raise Refused(f"{client.base_url} answered {answer.status_code}, but not in JSON") from None
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
-        raise Refused(_problem_text(document))
+        raise Refused(_problem_text(document), str(document.get("code", "")))
     if not isinstance(document, dict) or field not in document:
         raise Refused(f"{client.base_url} answered {answer.status_code}, but not as a router does")
     return document

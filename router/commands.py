@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from router.asking import (
     FAILED,
+    Refused,
     ask,
     ask_all,
     client_of,
@@ -23,6 +24,10 @@ from router.asking import (
     say,
     visible,
 )
+from router.errors import EndpointRefused
+
+if TYPE_CHECKING:
+    import httpx
 
 
 def listing(parsed: argparse.Namespace) -> int:
@@ -47,24 +52,33 @@ def _names(row: Mapping[str, Any]) -> list[str]:
 def register(parsed: argparse.Namespace) -> int:
     """Register an autopilot from a file, or those that ship."""
     if parsed.built_in:
-        from router.wiring import manifests
+        from router.wiring import ON_REQUEST, manifests
 
-        bodies = manifests()
+        bodies, perhaps = manifests(), manifests(ON_REQUEST)
     else:
-        bodies = [read_json(parsed.file)]
-    answers = []
+        bodies, perhaps = [read_json(parsed.file)], []
     with client_of(parsed) as client:
-        for body in bodies:
-            answer = ask(client, "POST", "/autopilot/registry", "autopilot", json=body)
-            answers.append(answer)
-            if not parsed.json:
-                print(answer["message"])
-                for warning in answer.get("warnings", ()):
-                    print(f"  warning: {warning}")
-                remote = not answer["autopilot"]["endpoint"].startswith("local:")
-                if remote and "signing_secret" in answer:
-                    print(f"  signing secret, shown only now: {answer['signing_secret']}")
+        answers = [_register(client, body, quiet=parsed.json) for body in bodies]
+        for body in perhaps:
+            try:
+                answers.append(_register(client, body, quiet=parsed.json))
+            except Refused as refusal:
+                # Only the router knows what its process is made of, and says so by refusing the rest.
+                if refusal.why != EndpointRefused.code:
+                    raise
     return print_json(answers if parsed.built_in else answers[0]) if parsed.json else 0
+
+
+def _register(client: httpx.Client, body: Any, *, quiet: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = ask(client, "POST", "/autopilot/registry", "autopilot", json=body)
+    if not quiet:
+        print(answer["message"])
+        for warning in answer.get("warnings", ()):
+            print(f"  warning: {warning}")
+        remote = not answer["autopilot"]["endpoint"].startswith("local:")
+        if remote and "signing_secret" in answer:
+            print(f"  signing secret, shown only now: {answer['signing_secret']}")
+    return answer
 
 
 def plan(parsed: argparse.Namespace) -> int:

@@ -13,8 +13,16 @@ DEFAULT_DATE = "2026-04-01"
 MAX_CAPABILITIES = 32
 """How many an autopilot may have: each is a row, and all rows have to fit one transaction of the store."""
 
-HIGH_RISK = ("payouts.*", "payment.*", "lms.enrollment.create", "files.intake.upload")
-"""Capabilities that move money, enrol people or take in what strangers send: each forward is audited."""
+HIGH_RISK = (
+    "payouts.*",
+    "payment.*",
+    "lms.enrollment.create",
+    "files.intake.upload",
+    "command.run",
+    "file.change",
+)
+"""Capabilities that move money, enrol people, take in what strangers send or change the machine: each forward
+is audited."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _WORD = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"

@@ -17,6 +17,11 @@ from router.errors import EndpointRefused, Invalid
 _RATE = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,5})")
 _SHORTEST_AUDIT_KEY = 32
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_EVERY_COMMAND = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+_OWN = ("AUTOPILOT_", "AWS_")
+_OWN_SECRETS = frozenset({"CF_API_TOKEN", "OPENAI_API_KEY", "STRIPE_API_KEY"})
+
 
 class Secret:
     """A text that prints as stars. `reveal()` is the only way to it."""
@@ -37,6 +42,20 @@ class Secret:
     def reveal(self) -> str:
         """Return the text itself."""
         return self._value
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSettings:
+    """Where the runner works, and what commands may have."""
+
+    root: Path
+    shell: bool
+    allowed: frozenset[str]
+    """The variables that a task may ask for."""
+    given: Mapping[str, Secret]
+    """Those of them that are set."""
+    environment: Mapping[str, str]
+    """The variables that every command finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +91,14 @@ class Settings:
     callback_secrets: tuple[Secret, ...] = ()
     heal_max_creations: int = 20
     recreate_vanished: bool = False
+    runner: RunnerSettings | None = None
+    """None where no command is to be run."""
 
     def secrets(self) -> list[str]:
         """Return every secret there is, for what has to keep them out of its output."""
         values = [getattr(self, name) for name in self.__slots__]
         values += [*self.webhook_secrets, *self.callback_secrets]
+        values += self.runner.given.values() if self.runner else ()
         found = [value.reveal() for value in values if isinstance(value, Secret) and value]
         return [*found, *_passwords(self.smtp_url.reveal())]
 
@@ -106,11 +128,12 @@ def read(environment: Mapping[str, str], *, host: str = "127.0.0.1") -> Settings
     given = _Given(environment)
     auth = _auth(given, host)
     allowed = _allowed(given, auth)
+    data = Path(given.text("AUTOPILOT_DATA") or ".autopilot")
     settings = Settings(
         auth=auth,
         api_key=given.secret("AUTOPILOT_API_KEY"),
         table=given.text("AUTOPILOT_TABLE"),
-        data=Path(given.text("AUTOPILOT_DATA") or ".autopilot"),
+        data=data,
         allowed=allowed,
         rate=_rate(given),
         concurrency=given.number("AUTOPILOT_MAX_CONCURRENCY", 500, least=1, most=100_000),
@@ -132,6 +155,7 @@ def read(environment: Mapping[str, str], *, host: str = "127.0.0.1") -> Settings
         callback_secrets=given.signing_secrets("AUTOPILOT_CALLBACK_SECRET"),
         heal_max_creations=given.number("AUTOPILOT_HEAL_MAX_CREATIONS", 20, least=0, most=1000),
         recreate_vanished=given.truth("AUTOPILOT_RECREATE_VANISHED"),
+        runner=_runner(given, data),
     )
     if given.problems:
         raise Invalid(given.problems)
@@ -250,6 +274,31 @@ def _audit_key(given: _Given) -> Secret:
     elif not key and given.text("AWS_LAMBDA_FUNCTION_NAME"):
         given.wrong("AUTOPILOT_AUDIT_KEY", "is needed on Lambda: no file there outlives a process")
     return Secret(key)
+
+
+def _runner(given: _Given, data: Path) -> RunnerSettings | None:
+    names = [name.strip() for name in given.text("AUTOPILOT_RUNNER_ENV").split(",") if name.strip()]
+    shell = given.truth("AUTOPILOT_RUNNER_SHELL")
+    for name in names:
+        if not _VARIABLE.fullmatch(name):
+            given.wrong("AUTOPILOT_RUNNER_ENV", "must be names of variables with commas between them")
+        elif name.startswith(_OWN) or name in _OWN_SECRETS:
+            given.wrong("AUTOPILOT_RUNNER_ENV", f"{name} is the router's own and is handed on to nobody")
+    if not given.text("AUTOPILOT_RUNNER_ROOT"):
+        return None
+    root, own = Path(given.text("AUTOPILOT_RUNNER_ROOT")).resolve(), data.resolve()
+    if not root.is_dir():
+        given.wrong("AUTOPILOT_RUNNER_ROOT", "must be a folder that is there")
+    elif own.is_relative_to(root) or root.is_relative_to(own):
+        told = "and AUTOPILOT_DATA must not be within one another: tasks change files in it"
+        given.wrong("AUTOPILOT_RUNNER_ROOT", told)
+    return RunnerSettings(
+        root,
+        shell,
+        frozenset(names),
+        {name: given.secret(name) for name in names if given.text(name)},
+        {name: given.text(name) for name in _EVERY_COMMAND if given.text(name)},
+    )
 
 
 def read_client(environment: Mapping[str, str]) -> tuple[str, str]:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import msgspec
 
-from autopilots import ai_employee, ai_stylist, page_deployer, payout_batch
+from autopilots import ai_employee, ai_stylist, page_deployer, payout_batch, runner
 from autopilots.ai_employee import EmployeeParts
 from autopilots.ai_employee.returns import returns
 from autopilots.ai_employee.schedule import fire_due
 from autopilots.ai_employee.webhooks import webhooks
-from autopilots.kit import Answered, Parts
+from autopilots.kit import Answered, Parts, Pilot
 from autopilots.page_deployer.pages import pages
+from autopilots.runner import RunnerParts
 from infra.clock import new_id
 from infra.ensure import Ensurer
 from infra.plan import Allowance
 from infra.signing import new_secret
-from infra.transport import carry
+from infra.transport import GuardedTransport, carry
 from router import admin
 from router.api.approvals import ApprovalsApi
 from router.api.audit import AuditApi
@@ -66,7 +67,7 @@ from router.readiness import Readiness
 from router.registry import RECORDS as REGISTRATIONS
 from router.registry import Registry
 from router.routes import Routes
-from router.settings import Settings
+from router.settings import RunnerSettings, Settings
 from router.taskrows import CALL, TURN, TaskRows
 from router.tasks import Tasks
 from router.trace import Trace
@@ -76,13 +77,16 @@ from router.worker import Handler, Worker
 BUILT_IN = (ai_employee.pilot, ai_stylist.pilot, page_deployer.pilot, payout_batch.pilot)
 """The autopilots that ship with the router, each at `local:NAME` in its process."""
 
+ON_REQUEST = (runner.pilot,)
+"""Those that are part of a process only where its settings ask for them."""
+
 AUDITED = (REGISTRATIONS, KEY_RECORDS)
 """Partitions of the store where each change leaves a record in the audit."""
 
 
-def manifests() -> list[dict[str, Any]]:
-    """Return the registrations of the built-in autopilots, as they stand in one process."""
-    return [pilot.manifest(f"local:{pilot.name}") for pilot in BUILT_IN]
+def manifests(pilots: Sequence[Pilot[Any]] = BUILT_IN) -> list[dict[str, Any]]:
+    """Return the registrations of built-in autopilots, as they stand in one process."""
+    return [pilot.manifest(f"local:{pilot.name}") for pilot in pilots]
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,9 @@ def build(settings: Settings, *, url: str, streams: bool = True) -> System:
     parts = _parts(settings, url, outside, inside.planner)
     employee = EmployeeParts(**vars(parts), mail=outside.mail, checkouts=outside.checkouts)
     inside.local.update(_apps(parts, employee))
+    if settings.runner is not None:
+        hands = _runner_parts(settings.runner, parts, outside)
+        inside.local[runner.pilot.name] = cast(LocalApp, runner.pilot.app(hands))
     prober = Prober(inside.registry, inside.routes, inside.forward, inside.health)
     healer = Healer(inside.registry, inside.ensurer, outside.table, clock=time.time, new_id=new_id)
     deferred = _deferred(settings, outside, inside)
@@ -317,6 +324,20 @@ def _apps(parts: Parts, employee: EmployeeParts) -> dict[str, LocalApp]:
         own = employee if pilot is ai_employee.pilot else parts
         apps[pilot.name] = cast(LocalApp, pilot.app(cast(Any, own)))
     return apps
+
+
+def _runner_parts(settings: RunnerSettings, parts: Parts, outside: Outside) -> RunnerParts:
+    """Return what the runner gets to work with. The redactor knows what it may hand on."""
+    return RunnerParts(
+        **vars(parts),
+        root=settings.root,
+        transport=GuardedTransport(outside.pool),
+        environment=settings.environment,
+        allowed=settings.allowed,
+        given={name: secret.reveal() for name, secret in settings.given.items()},
+        monotonic=time.monotonic,
+        allow_shell=settings.shell,
+    )
 
 
 async def _plan(planner: Planner, task: str, meta: Mapping[str, Any], *, idempotency_key: str) -> Answered:

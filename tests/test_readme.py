@@ -15,7 +15,7 @@ import pytest
 from infra.signing import new_secret, sign
 from router.cli import _parser
 from router.settings import read
-from router.wiring import BUILT_IN, build, manifests
+from router.wiring import BUILT_IN, ON_REQUEST, build, manifests
 from tests.process import ROOT
 from tests.router.api.conftest import client_of
 from tests.upstream import upstream
@@ -162,7 +162,7 @@ def test_those_that_ship_are_told_with_all_they_offer() -> None:
                 set(re.findall(r"`([\w.]+)`", configured)),
             )
     offered = {}
-    for pilot in BUILT_IN:
+    for pilot in (*BUILT_IN, *ON_REQUEST):
         optional = {offer.name for offer in pilot._offers.values() if offer.optional}
         offered[pilot.name] = (set(pilot._offers) - optional, optional)
     assert told == offered

@@ -38,7 +38,7 @@ async def run(meta: Command, call: Call[RunnerParts]) -> dict[str, Any]:
     script or a variable that the operator does not allow, `Invalid`, and as `once`.
     """
     parts = call.parts
-    if meta.shell and not parts.shell:
+    if meta.shell and not parts.allow_shell:
         raise Forbidden("the runner takes no scripts: AUTOPILOT_RUNNER_SHELL is not yes")
     command = filled(meta, parts)
     cwd = await asyncio.to_thread(folder, parts.root, command.cwd)

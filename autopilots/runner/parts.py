@@ -30,7 +30,7 @@ class RunnerParts(Parts):
     """Those of them that are set."""
     monotonic: Clock
     """Seconds on a clock that nobody sets."""
-    shell: bool = False
+    allow_shell: bool = False
     """Whether a task may be a script."""
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     running: set[str] = field(default_factory=set)

@@ -160,6 +160,18 @@ def test_register_built_in_again_changes_nothing(ask: Any) -> None:
     assert len(ask("register", "--built-in", "--json").json()) == 4
 
 
+def test_register_built_in_registers_the_runner_where_there_is_one(tmp_path: Path) -> None:
+    """The router knows whether it has one: whoever registers need not have its settings."""
+    (tmp_path / "work").mkdir()
+    with serving(tmp_path / "data", env={"AUTOPILOT_RUNNER_ROOT": str(tmp_path / "work")}) as one:
+        done = autopilot("register", "--built-in", "--url", one.url)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("registered successfully") == 5
+        assert "Autopilot 'runner' registered" in done.stdout
+        ran = autopilot("plan", "command.run", "--meta", '{"run": ["pwd"]}', "--url", one.url)
+        assert str(tmp_path / "work") in ran.stdout
+
+
 def test_register_names_every_wrong_field(ask: Any, tmp_path: Path) -> None:
     """What the router refuses is told line by line, and the exit status is 1."""
     file = tmp_path / "bad.json"

@@ -305,3 +305,65 @@ def test_on_lambda_the_audit_needs_a_key_of_its_own() -> None:
 def test_a_password_within_a_url_is_a_secret_of_its_own(url: str, passwords: set[str]) -> None:
     """A mail server may say it without the rest of the URL, and as it was sent."""
     assert set(read({"AUTOPILOT_SMTP_URL": url}).secrets()) == {url, *passwords}
+
+
+def test_without_a_folder_there_is_no_runner(tmp_path: Path) -> None:
+    """What else is said of it makes none."""
+    assert read({"AUTOPILOT_RUNNER_ENV": "A", "AUTOPILOT_RUNNER_SHELL": "yes"}).runner is None
+
+
+def test_the_runner_has_what_its_operator_names(tmp_path: Path) -> None:
+    """A folder, a shell or none, variables by name and the plain ones: nothing else of the environment."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    settings = read(
+        {
+            "AUTOPILOT_DATA": str(tmp_path / "data"),
+            "AUTOPILOT_RUNNER_ROOT": str(tmp_path / "link"),
+            "AUTOPILOT_RUNNER_ENV": " VERCEL_TOKEN, NOT_SET ,,",
+            "AUTOPILOT_RUNNER_SHELL": "yes",
+            "VERCEL_TOKEN": "hush-hush-hush",
+            "OTHER": "other",
+            "PATH": "/bin",
+            "HOME": "",
+        }
+    )
+    assert settings.runner is not None
+    assert settings.runner.root == tmp_path / "real"
+    assert settings.runner.shell
+    assert settings.runner.allowed == {"VERCEL_TOKEN", "NOT_SET"}
+    assert {name: one.reveal() for name, one in settings.runner.given.items()} == {
+        "VERCEL_TOKEN": "hush-hush-hush"
+    }
+    assert settings.runner.environment == {"PATH": "/bin"}
+    assert "hush-hush-hush" in settings.secrets()
+    assert "hush" not in repr(settings)
+    assert not read({"AUTOPILOT_RUNNER_ROOT": str(tmp_path / "real")}).runner.shell  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AUTOPILOT_RUNNER_ROOT", "{there}/nowhere"),
+        ("AUTOPILOT_RUNNER_ROOT", "{there}/file"),
+        ("AUTOPILOT_RUNNER_ROOT", "{there}"),
+        ("AUTOPILOT_RUNNER_ROOT", "{there}/data"),
+        ("AUTOPILOT_RUNNER_ROOT", "{there}/data/work"),
+        ("AUTOPILOT_RUNNER_ENV", "A B"),
+        ("AUTOPILOT_RUNNER_ENV", "A=1"),
+        ("AUTOPILOT_RUNNER_ENV", "AUTOPILOT_API_KEY"),
+        ("AUTOPILOT_RUNNER_ENV", "A,CF_API_TOKEN"),
+        ("AUTOPILOT_RUNNER_ENV", "AWS_SECRET_ACCESS_KEY"),
+        ("AUTOPILOT_RUNNER_SHELL", "true"),
+    ],
+)
+def test_a_runner_nothing_can_be_made_of_is_refused(tmp_path: Path, variable: str, value: str) -> None:
+    """No folder, one with the router's own data, the router's own secrets: each names its variable."""
+    (tmp_path / "file").touch()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "data/work").mkdir(parents=True)
+    environment = {"AUTOPILOT_DATA": f"{tmp_path}/data", "AUTOPILOT_RUNNER_ROOT": f"{tmp_path}/root"}
+    assert read(environment).runner is not None
+    with pytest.raises(Invalid) as raised:
+        read({**environment, variable: value.format(there=tmp_path)})
+    assert [problem.field for problem in raised.value.problems] == [variable]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from infra.table.sqlite import SqliteTable
 from router.errors import Invalid, StoreUnavailable
 from router.outside import open_table
 from router.settings import read
-from router.wiring import BUILT_IN, System, build, manifests
+from router.wiring import BUILT_IN, ON_REQUEST, System, build, manifests
 from tests.router.api.conftest import client_of
+from tests.upstream import upstream
 
 URL = "http://127.0.0.1:8080"
 EMAIL = "From: Ada <ada@example.com>\nTo: school@example.com\nSubject: Course\n\nHow do I enroll?\n"
@@ -269,6 +271,64 @@ async def test_closing_writes_what_waits(tmp_path: Path) -> None:
 
 def test_manifests_are_json_and_stand_in_one_process() -> None:
     """Each is what `register` takes: plain JSON, at `local:` and its own name."""
-    for manifest in manifests():
+    for manifest in manifests([*BUILT_IN, *ON_REQUEST]):
         json.dump(manifest, io.StringIO())
         assert manifest["endpoint"] == f"local:{manifest['name']}"
+
+
+async def test_without_a_folder_for_it_there_is_no_runner(api: httpx.AsyncClient) -> None:
+    """A router runs no command unless its operator says so: its endpoint is none, and nobody offers it."""
+    (manifest,) = manifests(ON_REQUEST)
+    refused = await api.post("/autopilot/registry", json=manifest)
+    assert (refused.status_code, refused.json()["code"]) == (422, "endpoint_refused")
+    planned = await api.post("/autopilot/plan", json={"capability": "command.run", "meta": {"run": ["id"]}})
+    assert (planned.status_code, planned.json()["code"]) == (422, "no_autopilot")
+
+
+async def test_the_runner_works_where_it_was_told_to(tmp_path: Path) -> None:
+    """Commands, files and calls go through the router: schemas hold, secrets do not show, all is audited."""
+    (tmp_path / "work").mkdir()
+    canary = "canary-of-the-runner-1"
+    environment = {
+        "AUTOPILOT_DATA": str(tmp_path / "data"),
+        "AUTOPILOT_RUNNER_ROOT": str(tmp_path / "work"),
+        "AUTOPILOT_RUNNER_ENV": "TOKEN",
+        "TOKEN": canary,
+        "AUTOPILOT_AUDIT_KEY": "a" * 32,
+        "PATH": os.environ["PATH"],
+    }
+    system = build(read(environment), url=URL)
+    try:
+        async with client_of(system) as client, upstream() as up:
+            (manifest,) = manifests(ON_REQUEST)
+            assert (await client.post("/autopilot/registry", json=manifest)).status_code == 201
+            written = await ok(client, "file.change", path="x", action="write", text="hello")
+            assert (tmp_path / "work/x").read_text() == "hello"
+            run = await ok(client, "command.run", run=["sh", "-c", "cat x; echo $TOKEN"], env=["TOKEN"])
+            assert run["stdout"] == "hello****"
+            called = await ok(
+                client,
+                "http.call",
+                url=f"{up.url}/tasks",
+                method="POST",
+                headers={"authorization": "Bearer ${env.TOKEN}"},
+                body={"meta": {}},
+                secrets=["TOKEN"],
+            )
+            assert called["status"] == 200
+            assert up.tasks[0].headers["authorization"] == f"Bearer {canary}"
+            await ok(client, "file.change", path="x", action="restore", backup=written["backup"])
+            assert not (tmp_path / "work/x").exists()
+            await ok(client, "file.check", path="x", exists=False)
+            body = {"capability": "command.run", "meta": {"run": "id"}}
+            assert (await client.post("/autopilot/plan", json=body)).status_code == 422
+            body = {"capability": "command.run", "meta": {"run": ["false"]}}
+            failed = (await client.post("/autopilot/plan", json=body)).json()
+            assert (failed["ok"], failed["status"]) == (False, 424)
+            assert failed["result"]["result"]["exit_code"] == 1
+            events = (await client.get("/autopilot/audit")).text
+            assert events.count('"command.run"') >= 2
+            assert events.count('"file.change"') >= 2
+            assert canary not in events
+    finally:
+        await system.close()

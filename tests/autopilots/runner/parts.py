@@ -67,7 +67,7 @@ def runner_parts(
         environment={"PATH": os.environ["PATH"]},
         allowed=frozenset({*ENVIRONMENT, "NOT_SET"}),
         given=ENVIRONMENT,
-        shell=shell,
+        allow_shell=shell,
         **{"monotonic": time.monotonic, **timing},
     )
 
