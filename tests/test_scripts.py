@@ -58,7 +58,9 @@ def test_registering_twice_is_as_good_as_once(served: Served) -> None:
     """Both times each autopilot is named, the next commands are shown, and the list has four."""
     for env, arguments in (({"ORCHESTRATOR_URL": served.url}, ()), ({}, ("--url", served.url))):
         done = run(REGISTER, *arguments, env=env)
-        assert (done.returncode, done.stderr) == (0, "")
+        # On a busy machine the command may say that it waits.
+        said = [line for line in done.stderr.splitlines() if not line.startswith("waiting for ")]
+        assert (done.returncode, said) == (0, [])
         assert done.stdout.count("registered successfully") == 4
         for path in ("/autopilot/list", "/autopilot/diagnose", "/autopilot/plan"):
             assert f"curl {served.url}{path}" in done.stdout
