@@ -11,6 +11,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from infra.table import Put, Table, Write
 
@@ -19,7 +20,7 @@ PIECE = 300_000
 
 
 def pieces(partition: str, name: str, data: bytes, expires_at: float) -> list[Put]:
-    """Return the writes that keep `data` under a name that was never used, at least one."""
+    """Return the writes that keep `data` under a name that is not in use, at least one."""
     packed = base64.b64encode(zlib.compress(data, 1)).decode("ascii")
     parts = [packed[at : at + PIECE] for at in range(0, len(packed), PIECE)]
     return [
@@ -31,10 +32,11 @@ def pieces(partition: str, name: str, data: bytes, expires_at: float) -> list[Pu
 async def written(table: Table, puts: Sequence[Put]) -> list[Write]:
     """Write all pieces but the last, which is returned: it goes with what says how many there are.
 
-    All together may be more than one transaction takes. What nothing tells of is as good as never written.
+    All together may be more than one transaction takes. What nothing tells of is as good as never written,
+    and may be there from a time when whoever wrote it did not get to the end.
     """
     for put in puts[:-1]:
-        await table.transact([put])
+        await table.transact([replace(put, if_revision=None)])
     return [*puts[-1:]]
 
 

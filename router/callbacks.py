@@ -95,10 +95,18 @@ class Callbacks:
             callback, delay = replace(before, status=CallState.FAILED, next_at=None), None
         else:
             callback, delay = await self._call(task, before)
-        try:
-            await self._progress.called(task, callback, delay)
-        except Stale:
-            return  # as above
+        await self._note(task, before, callback, delay)
+
+    async def _note(self, task: Task | None, before: Callback, made: Callback, delay: float | None) -> None:
+        """Keep what came of a call, unless the task was sent again meanwhile."""
+        turn = task.turn if task is not None else 0
+        while task is not None and (task.turn, task.callback) == (turn, before):
+            try:
+                await self._progress.called(task, made, delay)
+            except Stale:  # its answer, which came after it was cancelled, was kept at the same moment
+                task = await self._rows.find(task.id)
+            else:
+                return
 
     async def _call(self, task: Task, before: Callback) -> tuple[Callback, float | None]:
         """Call once. Return what is known then, and the seconds until the next call, None for none."""

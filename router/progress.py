@@ -97,7 +97,7 @@ class Progress:
     async def _keeping(self, task: Task, outcome: bytes) -> tuple[Task, list[Write]]:
         if not outcome:
             return task, []
-        name = f"outcome-{task.attempts:06d}"
+        name = f"outcome-{task.revision:06d}"  # nobody else can write at that revision
         kept, puts = self._rows.texts(task.id, name, outcome, task.kept_until)
         return replace(task, outcome=kept), await self._rows.early(puts)
 

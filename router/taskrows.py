@@ -10,6 +10,7 @@ which whoever changes it has read it: of two, one is refused.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
@@ -64,8 +65,7 @@ class TaskRows:
         while True:
             page = await self._table.range(partition, after=after, limit=limit, reverse=True)
             seen += len(page.items)
-            for item in page.items:
-                task = _task(item) if of is None else await self.find(item.key[1])
+            for item, task in zip(page.items, await self._tasks(page.items, of), strict=True):
                 if task is not None and state in (None, task.seen(self._clock())):
                     found.append(task)
                     if len(found) == limit:
@@ -121,6 +121,12 @@ class TaskRows:
         assert callback.status is CallState.PENDING
         body = {"kind": CALL, "task": task.id, "turn": task.turn, "number": callback.attempts + 1}
         return self._queue.write_of(body, delay=delay)
+
+    async def _tasks(self, items: Sequence[Item], of: str | None) -> list[Task | None]:
+        """Return the tasks of some rows, which are themselves tasks unless they are one caller's."""
+        if of is None:
+            return [_task(item) for item in items]
+        return await asyncio.gather(*(self.find(item.key[1]) for item in items))
 
     async def _text(self, task: Task, kept: Kept) -> bytes | None:
         return await joined(self._table, _texts(task.id), kept.name, kept.rows)

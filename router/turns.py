@@ -7,6 +7,7 @@ time; what will not pass ends the task at once.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -136,10 +137,17 @@ class Turns:
                 error = _refusal(outcome.autopilot, outcome.status)
                 await self._end(task, Command.FAIL, error=error, outcome=text)
         except Stale:
-            now = await self._rows.find(task.id)
-            if now is not None and now.state is State.CANCELLED and now.outcome is None:
-                await self._progress.keep(now, text)
+            await self._keep(task.id, text)
             raise
+
+    async def _keep(self, task_id: str, outcome: bytes) -> None:
+        """Keep the answer of a task that was cancelled meanwhile."""
+        while True:
+            task = await self._rows.find(task_id)
+            if task is None or task.state is not State.CANCELLED or task.outcome is not None:
+                return
+            with suppress(Stale):  # a call that told of its end was noted at the same moment
+                await self._progress.keep(task, outcome)
 
     async def _failed(self, task: Task, error: AutopilotError) -> None:
         """Try again what may pass, and end the task for what will not."""

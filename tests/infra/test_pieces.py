@@ -44,6 +44,17 @@ async def test_what_is_not_whole_is_nothing(table: SqliteTable, clock: FakeClock
     assert await joined(table, "p", "a", len(puts)) is None
 
 
+async def test_what_was_left_of_an_earlier_try_is_no_hindrance(table: SqliteTable, clock: FakeClock) -> None:
+    """Whoever got as far as some of the pieces may have died then; the next one has other bytes."""
+    for seed, done in ((1, False), (2, True)):
+        noise = random.Random(seed).randbytes(600_000)
+        puts = pieces("p", "a", noise, clock() + 10)
+        writes = await written(table, puts)
+        if done:
+            await table.transact(writes)
+    assert await joined(table, "p", "a", len(puts)) == noise
+
+
 async def test_it_expires(table: SqliteTable, clock: FakeClock) -> None:
     """With whatever it belongs to."""
     await table.transact(pieces("p", "a", b"1", clock() + 10))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -238,6 +239,37 @@ async def test_a_change_while_it_is_called(later: Deferred) -> None:
     assert now.state is State.QUEUED
     assert now.callback is not None
     assert now.callback.attempts == 0
+
+
+async def test_an_answer_that_comes_while_it_is_called(later: Deferred) -> None:
+    """Of a task that was cancelled while it was sent: both the answer and the call are kept."""
+    gates = {"answer": asyncio.Event(), "call": asyncio.Event()}
+    task = await later.submit(callback_url=HOOK)
+
+    async def answers() -> Reply:
+        await later.tasks.cancel(task.id, "ann")
+        await gates["answer"].wait()
+        return Reply(200, b"7", None)
+
+    async def post(*_: Any) -> Answer:
+        gates["answer"].set()
+        await gates["call"].wait()
+        return WELL
+
+    later.core.forward.on("stylist", answers)
+    later.callbacks._post = post
+    sending = asyncio.ensure_future(later.worker.work_once())
+    while (await later.now(task)).state is not State.CANCELLED:
+        pass
+    calling = asyncio.ensure_future(later.worker.work_once())
+    while (await later.now(task)).outcome is None:
+        pass
+    gates["call"].set()
+    await asyncio.gather(sending, calling)
+    now = await later.now(task)
+    assert now.callback is not None
+    assert (now.state, now.callback.status) == (State.CANCELLED, CallState.DELIVERED)
+    assert (await later.outcome(task))["result"] == 7
 
 
 async def test_a_long_outcome_is_left_out(later: Deferred) -> None:
