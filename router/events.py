@@ -13,21 +13,33 @@ import asyncio
 import contextlib
 import logging
 import re
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from infra.clock import Clock, rfc3339
 from infra.redact import Redactor
-from infra.table import Item, Table
+from infra.table import Item, Put, Table
 from router.audit import Audit, Deed
 from router.errors import StoreUnavailable
 
 log = logging.getLogger("router")
+
+T = TypeVar("T")
 
 KEEP_SECONDS = 30 * 86_400
 SCAN = 1_000
 """How many events one page looks through at most when only some type is asked for."""
 _RECORDS = "event"
 EVENT_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9_]{1,64}-[0-9]{8}")
+
+
+class News(NamedTuple):
+    """An event that is not written yet. `kind` is its type, `source` who or what made it happen."""
+
+    kind: str
+    source: str
+    payload: dict[str, Any]
+    trace_id: str = ""
 
 
 class Events:
@@ -46,21 +58,37 @@ class Events:
 
     async def publish(self, kind: str, source: str, payload: dict[str, Any], trace_id: str = "") -> str:
         """Write an event and return its id. `kind` is its type: `infra.heal`. Raises `StoreUnavailable`."""
+
+        async def put(writes: list[Put]) -> str:
+            [write] = writes
+            await self._table.put(write.key, write.document, expires_at=write.expires_at)
+            return write.key[1]
+
+        return await self.together([News(kind, source, payload, trace_id)], put)
+
+    async def together(self, news: Sequence[News], write: Callable[[list[Put]], Awaitable[T]]) -> T:
+        """Let `write` write these events in its own transaction: with what they tell of, or not at all.
+
+        Return what it returns. Raises what it raises.
+        """
         async with self._turn:  # or one could be seen before another that comes earlier
-            now = self._clock()
-            self._latest = max(self._latest, int(now * 1000))  # also where the clock is put back
-            self._count += 1
-            event_id = f"{self._latest:013d}-{self._writer}-{self._count:08d}"
-            document = {
-                "type": kind,
-                "source": self._redactor.text(source),
-                "payload": self._redactor.value(payload),
-                "trace_id": trace_id,
-                "at": rfc3339(now),
-            }
-            await self._table.put((_RECORDS, event_id), document, expires_at=now + KEEP_SECONDS)
+            result = await write([self._put(one) for one in news])
         self._wake()
-        return event_id
+        return result
+
+    def _put(self, news: News) -> Put:
+        now = self._clock()
+        self._latest = max(self._latest, int(now * 1000))  # also where the clock is put back
+        self._count += 1
+        document = {
+            "type": news.kind,
+            "source": self._redactor.text(news.source),
+            "payload": self._redactor.value(news.payload),
+            "trace_id": news.trace_id,
+            "at": rfc3339(now),
+        }
+        event_id = f"{self._latest:013d}-{self._writer}-{self._count:08d}"
+        return Put((_RECORDS, event_id), document, expires_at=now + KEEP_SECONDS)
 
     async def wait(self, seconds: float) -> bool:
         """Wait for an event of this process, or `seconds`: others' are only found by looking.
