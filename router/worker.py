@@ -23,7 +23,7 @@ log = logging.getLogger("router")
 Handler = Callable[[Message, float], Awaitable[None]]
 """Works on a message for at most so many seconds, after which this process ends."""
 
-HOLD_SECONDS = 15.0
+HOLD_SECONDS = 10.0
 MOST_AT_ONCE = 16
 POLL_SECONDS = 0.5
 """How long messages that other processes sent, or that fall due, may lie."""
