@@ -15,7 +15,7 @@ import pytest
 
 from infra.queue import MAX_BODY, MAX_ID, Message, Queue
 from infra.queue.table import CLOCKS_APART, DEAD_SECONDS, TableQueue
-from infra.table import Page, Put, Table
+from infra.table import Item, Key, Page, Put, Table
 from infra.table.sqlite import SqliteTable
 from router.errors import NotFound, Stale, StoreUnavailable, TooLarge
 from tests.fakes import FakeClock
@@ -233,6 +233,23 @@ class TestDead:
         again = await one(queue)
         assert (again.id, again.body, again.attempt) == ("m", {"a": 1}, 1)
         assert await queue.dead_letters() == ([], None)
+
+    async def test_of_two_who_send_it_again_one_does(self, queue: TableQueue, table: Table) -> None:
+        """The other one hears that it is no dead letter any more."""
+        await queue.send({}, id="m")
+        await queue.dead(await one(queue), "why")
+        get = table.get
+
+        async def slowly(key: Key) -> Item | None:
+            item = await get(key)
+            table.get = get  # type: ignore[method-assign]
+            await queue.revive("m")
+            return item
+
+        table.get = slowly  # type: ignore[method-assign]
+        with pytest.raises(NotFound, match="at this moment"):
+            await queue.revive("m")
+        assert await names(queue) == ["m"]
 
     async def test_listed_by_the_page(self, queue: TableQueue) -> None:
         """Each once, by id."""

@@ -98,8 +98,9 @@ def test_one_is_cancelled(ask: Any) -> None:
     assert json.loads(ask("tasks", "cancel", other, "--json")[1])["status"] == "cancelled"
 
 
-def test_the_list_has_as_many_as_are_wanted(ask: Any) -> None:
+def test_the_list_has_as_many_as_are_wanted(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest ones, whether that is a page or several."""
+    monkeypatch.setattr("router.commands_tasks._PAGE", 2)
     made = [submit(ask, "run_payout_batch") for _ in range(4)]
     for most in (1, 3):
         document = json.loads(ask("tasks", "list", "--most", str(most), "--json")[1])

@@ -513,6 +513,8 @@ async def test_a_platform_that_ends_processes_at_random(parts: Core, clock: Fake
         except StoreUnavailable:
             assert mortal.dead
         clock.forward(dice.random())
+        if number % 5 == 0:
+            await living.work()
     for _ in range(20):
         clock.forward(HOLD_SECONDS + 30)
         await living.work()

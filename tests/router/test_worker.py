@@ -260,6 +260,14 @@ class TestRun:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
+    async def test_it_stops_when_there_is_nothing_to_do(self, rig: Rig) -> None:
+        """At once."""
+        running = asyncio.ensure_future(rig.worker.run())
+        await until(lambda: rig.table.count("range") > 0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(running, GRACE_SECONDS / 2)
+
     async def test_a_send_wakes_it(self, table: SqliteTable, clock: FakeClock) -> None:
         """It does not wait for its next look."""
         rig = Rig(table, clock, poll_seconds=3600)
