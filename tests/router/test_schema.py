@@ -21,7 +21,7 @@ def found(document: dict[str, Any], meta: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def quickly(seconds: float = 3.0) -> Iterator[None]:
+def quickly(seconds: float = 20.0) -> Iterator[None]:
     """Fail when the processor was busy for longer."""
     began = time.process_time()
     yield
