@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from infra.clock import Clock, NewId, new_id
 from infra.queue import MAX_ID, Body, DeadLetter, Message, check_body
-from infra.table import Delete, Document, Item, Key, Put, Table, Write
+from infra.table import Delete, Document, Item, Put, Table, Write
 from router.errors import NotFound, Stale, StoreUnavailable
 
 CLOCKS_APART = 30.0
@@ -68,7 +68,8 @@ class TableQueue:
         # What is due at once is due by every clock: one that is behind would let it lie.
         now = self._clock()
         due = _up(now + delay) if delay > 0 else int((now - self._apart) * 1000)
-        return Put(self._key(due, 0, name), {"id": name, "body": body, "attempt": 0}, if_revision=0)
+        key = (self._partition, _sort(due, 0, name))
+        return Put(key, {"id": name, "body": body, "attempt": 0}, if_revision=0)
 
     async def flush(self) -> None:
         """See `Queue.flush`: what is committed is there for everybody, so this only wakes who waits here."""
@@ -129,12 +130,8 @@ class TableQueue:
 
     async def dead(self, message: Message, reason: str) -> None:
         """See `Queue.dead`."""
-        await self._table.transact(
-            [
-                Delete((self._partition, message.receipt), if_revision=1),
-                self._letter(message.id, message.body, message.attempt, reason),
-            ]
-        )
+        letter = _letter(self._dead, message.id, message.body, message.attempt, reason, self._clock())
+        await self._table.transact([Delete((self._partition, message.receipt), if_revision=1), letter])
 
     async def dead_letters(
         self, *, after: str | None = None, limit: int = 50
@@ -158,46 +155,41 @@ class TableQueue:
 
     async def _hold(self, item: Item, seconds: float) -> Message | None:
         """Move a row that is due to the end of our hold; None when somebody else has, or it is dead now."""
-        document = item.document
-        attempt = int(document["attempt"]) + 1
-        until = self._clock() + seconds
-        gone = Delete(item.key, if_revision=item.revision)
-        if attempt > self._most_attempts:
-            put = self._letter(
-                document["id"],
-                document["body"],
-                attempt - 1,
-                f"was given out {attempt - 1} times, never done",
-            )
+        name, body, given = (item.document[field] for field in ("id", "body", "attempt"))
+        now = self._clock()
+        if dead := given >= self._most_attempts:
+            why = f"was given out {given} times, never done"
+            put = _letter(self._dead, name, body, given, why, now)
         else:
-            put = self._row(document["id"], document["body"], attempt, until + self._apart, item.key[1])
+            due = now + seconds + self._apart
+            put = _row(self._partition, name, body, given + 1, due, item.key[1])
         try:
-            await self._table.transact([gone, put])
+            await self._table.transact([Delete(item.key, if_revision=item.revision), put])
         except Stale:
             return None
-        if attempt > self._most_attempts:
-            return None
-        return Message(document["id"], document["body"], attempt, put.key[1], until)
+        return None if dead else Message(name, body, given + 1, put.key[1], now + seconds)
 
     async def _move(self, message: Message, due: float) -> str:
         """Move the row of a message that is held, and return the new receipt. Raises `Stale`."""
-        put = self._row(message.id, message.body, message.attempt, due, message.receipt)
+        put = _row(self._partition, message.id, message.body, message.attempt, due, message.receipt)
         await self._table.transact([Delete((self._partition, message.receipt), if_revision=1), put])
         return put.key[1]
 
-    def _row(self, name: str, body: Body, attempt: int, due: float, before: str) -> Put:
-        """Return the write of a row that was at the sort key `before`."""
-        moves = int(before.split("-", 2)[1]) + 1
-        document: Document = {"id": name, "body": body, "attempt": attempt}
-        return Put(self._key(_up(due), moves, name), document, if_revision=0)
 
-    def _letter(self, name: str, body: Body, attempts: int, reason: str) -> Put:
-        now = self._clock()
-        letter = DeadLetter(name, body, attempts, reason, now)
-        return Put((self._dead, name), letter._asdict(), expires_at=now + DEAD_SECONDS)
+def _row(partition: str, name: str, body: Body, attempt: int, due: float, before: str) -> Put:
+    """Return the write of a row that was at the sort key `before`."""
+    moves = int(before.split("-", 2)[1]) + 1
+    document: Document = {"id": name, "body": body, "attempt": attempt}
+    return Put((partition, _sort(_up(due), moves, name)), document, if_revision=0)
 
-    def _key(self, due: int, moves: int, name: str) -> Key:
-        return self._partition, f"{max(due, 0):015d}-{moves:06d}-{name}"
+
+def _letter(partition: str, name: str, body: Body, attempts: int, reason: str, now: float) -> Put:
+    letter = DeadLetter(name, body, attempts, reason, now)
+    return Put((partition, name), letter._asdict(), expires_at=now + DEAD_SECONDS)
+
+
+def _sort(due: int, moves: int, name: str) -> str:
+    return f"{max(due, 0):015d}-{moves:06d}-{name}"
 
 
 def _up(seconds: float) -> int:
