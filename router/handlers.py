@@ -97,7 +97,7 @@ class Process:
 
 
 async def _build(settings: Settings, url: str) -> System:
-    return build(settings, url=url, streams=False)
+    return build(settings, url=url, stays=False)
 
 
 http = Process(os.environ).http

@@ -144,11 +144,11 @@ class System:
         await self.outside.close()
 
 
-def build(settings: Settings, *, url: str, streams: bool = True) -> System:
+def build(settings: Settings, *, url: str, stays: bool = True) -> System:
     """Put a process together that is reached at `url`. Needs a running event loop.
 
-    `streams` says that an answer may go on for as long as somebody listens. Raises `Invalid` for settings
-    nothing can be made of, and `StoreUnavailable`.
+    `stays` says that it goes on when it has answered: it streams, and works on what is queued. Raises
+    `Invalid` for settings nothing can be made of, and `StoreUnavailable`.
     """
     patterns = parse_patterns(settings.require_approval, "AUTOPILOT_REQUIRE_APPROVAL")
     outside = open_outside(settings, url=url)
@@ -162,7 +162,7 @@ def build(settings: Settings, *, url: str, streams: bool = True) -> System:
     prober = Prober(inside.registry, inside.routes, inside.forward, inside.health)
     healer = Healer(inside.registry, inside.ensurer, outside.table, clock=time.time, new_id=new_id)
     deferred = _deferred(settings, outside, inside)
-    endpoints = _endpoints(outside, inside, deferred, prober, healer, streams=streams)
+    endpoints = _endpoints(outside, inside, deferred, prober, healer, stays=stays)
     endpoints += OpenApi(endpoints, local=settings.auth == "local").endpoints()
     border = Border(
         Gate(settings.auth, settings.api_key.reveal(), inside.keys),
@@ -274,7 +274,7 @@ def _ensurer(settings: Settings, outside: Outside, record: Record, events: Event
 
 
 def _endpoints(
-    outside: Outside, inside: Inside, deferred: Deferred, prober: Prober, healer: Healer, *, streams: bool
+    outside: Outside, inside: Inside, deferred: Deferred, prober: Prober, healer: Healer, *, stays: bool
 ) -> list[Endpoint]:
     """Return every endpoint but the description of all of them."""
     once = Once(Idempotency(outside.table, time.time), outside.redactor)
@@ -287,7 +287,7 @@ def _endpoints(
         inside.routes,
         inside.chooser,
         once,
-        deferred.tasks,
+        deferred.tasks if stays else None,
         deferred.callbacks,
     )
     return [
@@ -298,7 +298,7 @@ def _endpoints(
         *ApprovalsApi(inside.approvals, inside.planner, outside.redactor).endpoints(),
         *KeysApi(inside.keys, time.time).endpoints(),
         *AuditApi(outside.table).endpoints(),
-        *EventsApi(inside.events, streams=streams).endpoints(),
+        *EventsApi(inside.events, streams=stays).endpoints(),
         *StatusApi(outside.table, time.time).endpoints(),
     ]
 

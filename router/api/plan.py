@@ -13,7 +13,7 @@ from router.auth import Scope
 from router.callbacks import Callbacks
 from router.catalogue import Catalogue
 from router.choice import Chooser
-from router.errors import ApprovalRequired
+from router.errors import ApprovalRequired, Invalid
 from router.keys import Identity
 from router.model import PlanRequest
 from router.parse import parse_plan
@@ -33,7 +33,7 @@ _meta_text = msgspec.json.Decoder(_MetaText).decode
 
 
 class PlanApi:
-    """`/autopilot/plan` and `/autopilot/catalogue`."""
+    """`/autopilot/plan` and `/autopilot/catalogue`. `tasks` is None where nobody would work on them."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class PlanApi:
         routes: Routes,
         chooser: Chooser,
         once: Once,
-        tasks: Tasks,
+        tasks: Tasks | None,
         callbacks: Callbacks,
     ) -> None:
         self._planner = planner
@@ -83,6 +83,8 @@ class PlanApi:
         return await self._once.answer(call, "plan", parse(body), seconds=seconds, work=work)
 
     async def _submit(self, request: PlanRequest, caller: Caller, identity: Identity) -> Reply:
+        if self._tasks is None:
+            raise Invalid([("mode", "async is not offered here: nothing works on what is queued")])
         if request.callback_url is not None:
             await self._callbacks.check(request.callback_url)
         task = await self._tasks.submit(request, caller, identity)

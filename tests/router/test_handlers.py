@@ -367,6 +367,13 @@ def test_a_stream_ends_with_what_there_is(router: Process) -> None:
     assert answer["raw"].startswith(b"retry: ")
 
 
+def test_what_nobody_would_work_on_is_not_taken(router: Process) -> None:
+    """A task for later is refused where nothing works on the queue."""
+    answer = call(router, "POST", "/autopilot/plan", {"task": "generate_page", "mode": "async"})
+    assert answer["statusCode"] == 422
+    assert b"async is not offered here" in answer["raw"]
+
+
 def test_a_store_that_is_not_there_yet_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next event tries again."""
 
