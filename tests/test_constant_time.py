@@ -25,6 +25,7 @@ PUBLIC = {
     "infra/local.py": "of the sources of Workers",
     "infra/plan.py": "of the sources of Workers",
     "router/approvals.py": "of tasks their approver has before them",
+    "router/run.py": "of graphs, against what was stored beside them",
 }
 """Where digests are compared that nobody could gain by guessing: they are of content, made without a key."""
 
